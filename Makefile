@@ -1,0 +1,47 @@
+# Every target does its own set-up in .venv. PIP_ARGS goes to pip, e.g. on a CPU machine without a CPU wheel of torch in
+# its index: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+TARGETS := langchain_bge_medical tests examples
+
+.PHONY: demo test lint types format build clean help
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+
+demo: .venv/.run  ## Run the chatbot once on three complaints, with the bundled models
+	$(BIN)/python examples/rag_chatbot.py --demo
+
+test: .venv/.dev  ## Run the default test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev  ## Check style
+	$(BIN)/ruff check $(TARGETS)
+	$(BIN)/ruff format --check $(TARGETS)
+
+types: .venv/.dev  ## Check types
+	$(BIN)/mypy
+
+format: .venv/.dev  ## Rewrite what can be rewritten
+	$(BIN)/ruff check --fix $(TARGETS)
+	$(BIN)/ruff format $(TARGETS)
+
+build: .venv/.dev  ## Make the wheel and the sdist in dist/
+	$(BIN)/python -m build
+
+clean:  ## Remove what the other targets made
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.pip: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"  # the first that knows --group
+	touch $@
+
+.venv/.run: .venv/.pip pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+.venv/.dev: .venv/.run
+	$(PIP) --editable '.[llm,train]' --group dev
+	touch $@

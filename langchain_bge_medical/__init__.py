@@ -1,0 +1,65 @@
+"""Rerank diseases for a patient's own words: LangChain parts around the BGE cross-encoder.
+
+The names below are the public interface. They are resolved on first use (PEP 562), so that importing the
+package costs no torch, faiss or transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_bge_medical.chains import build_answer_chain
+    from langchain_bge_medical.cross_encoders import BGECrossEncoder
+    from langchain_bge_medical.document_compressors import BGERerankerCompressor
+    from langchain_bge_medical.document_loaders import MedicalKBLoader
+    from langchain_bge_medical.embeddings import BGEEmbeddings
+    from langchain_bge_medical.knowledge_base import DiseaseRecord, KnowledgeBaseError
+    from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever
+    from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index
+
+_HOME = {
+    "BGECrossEncoder": "cross_encoders",
+    "BGEEmbeddings": "embeddings",
+    "BGERerankRetriever": "retrievers",
+    "BGERerankerCompressor": "document_compressors",
+    "DiseaseRecord": "knowledge_base",
+    "IndexMismatchError": "vectorstores",
+    "KnowledgeBaseError": "knowledge_base",
+    "MedicalKBLoader": "document_loaders",
+    "build_answer_chain": "chains",
+    "build_hybrid_retriever": "retrievers",
+    "build_index": "vectorstores",
+    "load_index": "vectorstores",
+}
+
+__all__ = [
+    "BGECrossEncoder",
+    "BGEEmbeddings",
+    "BGERerankRetriever",
+    "BGERerankerCompressor",
+    "DiseaseRecord",
+    "IndexMismatchError",
+    "KnowledgeBaseError",
+    "MedicalKBLoader",
+    "__version__",
+    "build_answer_chain",
+    "build_hybrid_retriever",
+    "build_index",
+    "load_index",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("langchain-bge-medical")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
