@@ -1,0 +1,453 @@
+"""Files of disease records → LangChain documents. Knows file formats; what a record is, `knowledge_base` knows."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import hashlib
+import io
+import json
+import logging
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+from langchain_core.document_loaders import BaseLoader
+from langchain_core.documents import Document
+
+from langchain_bge_medical.knowledge_base import (
+    FIELD_ALIASES,
+    DiseaseRecord,
+    KnowledgeBaseError,
+    normalize_name,
+    rename_fields,
+)
+
+logger = logging.getLogger(__name__)
+
+# What a folder is searched for. A file given by itself is read whatever it is called.
+FOLDER_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx")
+# Keys under which a list of records is wrapped in API dumps; any other key works if it is the only list.
+_WRAPPERS = ("data", "records", "diseases", "items", "list", "rows", "result", "results")
+_ID_NAMESPACE = uuid.UUID("6f1c1f0e-6d0c-5e0c-9a53-3a0f6c0e2b11")
+_CHUNK = 1 << 16
+# csv refuses cells above 128 KiB by default; a description may be longer, a megabyte of it is a broken quote.
+_MAX_CELL = 1 << 20
+
+
+class _Raw(NamedTuple):
+    """A record as its file has it, with the place to name when something is wrong."""
+
+    place: str
+    value: Any
+
+
+class MedicalKBLoader(BaseLoader):
+    """Load a disease knowledge base, one document per disease.
+
+    Reads JSON arrays, JSON Lines (whatever the file is called), an object keyed by disease or number, a
+    wrapped list (`{"data": [...]}`), CSV and TSV, XLSX, each also gzipped, or a folder of them. The format
+    is found by looking at the content. Text is UTF-8 (with or without BOM), UTF-16 with BOM, or GB18030.
+
+    JSON Lines, CSV, TSV and XLSX are streamed: memory holds one record at a time plus 16 bytes and a set
+    entry per disease name (to report duplicates). Other JSON is read whole.
+
+    Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the
+    file's name, so that `langchain_core.indexing.index` skips what has not changed) and as metadata every
+    field of the record that has a value, plus `source` (the path as given) and `seq_num` (1-based).
+
+    Nothing is merged or dropped in silence. A second record of the same name is loaded with an id of its
+    own and reported as a WARNING; a second copy of the same record is left out, and reported too.
+
+    Example:
+        ```python
+        loader = MedicalKBLoader("medical_knowledge.json")
+        documents = loader.load()
+        ```
+    """
+
+    def __init__(
+        self,
+        file_path: str | Path,
+        *,
+        field_map: Mapping[str, str] | None = None,
+        content: Literal["card"] | Callable[[DiseaseRecord], str] = "card",
+        encoding: str | None = None,
+        on_error: Literal["raise", "warn", "skip"] = "raise",
+    ) -> None:
+        r"""Take the settings; nothing is opened before the first document is asked for.
+
+        Args:
+            file_path: A file, or a folder that is searched recursively, in sorted order.
+            field_map: The file's field name → ours (`{"diagnosis": "disease"}`), for names not in
+                `knowledge_base.FIELD_ALIASES`.
+            content: `"card"` for `疾病名称:…\\n症状表现:…\\n简要描述:…`, or a function of the record.
+            encoding: Skips detection.
+            on_error: What to do with a bad record: raise; log a WARNING for each and go on; or only log
+                the count at the end. A file that cannot be read at all always raises.
+
+        Raises:
+            ValueError: If `field_map` names a field that we do not have, or `content` or `on_error` is
+                something else than described.
+        """
+        for key, field in (field_map or {}).items():
+            if field not in FIELD_ALIASES:
+                raise ValueError(
+                    f"field_map maps your field names to ours; {field!r} (for {key!r}) is none of "
+                    f"{', '.join(FIELD_ALIASES)}"
+                )
+        if content != "card" and not callable(content):
+            raise ValueError(f'content must be "card" or a function of a DiseaseRecord, got {content!r}')
+        if on_error not in ("raise", "warn", "skip"):
+            raise ValueError(f'on_error must be "raise", "warn" or "skip", got {on_error!r}')
+        self.file_path = Path(file_path)
+        self._source = str(file_path)
+        self._field_map = dict(field_map or {})
+        self._content = content
+        self._encoding = encoding
+        self._on_error = on_error
+
+    def lazy_load(self) -> Iterator[Document]:
+        """Yield one document per record, in file order.
+
+        Yields:
+            Documents as the class describes them.
+
+        Raises:
+            FileNotFoundError: If `file_path` does not exist.
+            KnowledgeBaseError: If a file is not a knowledge base in a known format, holds no record, or
+                (with `on_error="raise"`) has a bad record. Names file, line or record, field and value.
+        """
+        skipped = loaded = 0
+        seen: set[bytes] = set()  # digests of the names, and of the names with their texts
+        for file in self._files():
+            in_file: Counter[bytes] = Counter()  # digest of a name → its records in this file
+            for seq_num, raw in enumerate(self._read(file), start=1):
+                try:
+                    record = self._record(raw)
+                    text = self._text(record)
+                    metadata = record.metadata()
+                except KnowledgeBaseError as error:
+                    if self._on_error == "raise":
+                        raise error.at(raw.place) from None
+                    skipped += 1
+                    if self._on_error == "warn":
+                        logger.warning("skipped a record: %s", error.at(raw.place))
+                    continue
+                nth = self._count_repeats(seen, in_file, record, text, raw.place)
+                if nth is None:
+                    continue
+                loaded += 1
+                yield self._document(normalize_name(record.disease), nth, text, metadata, file, seq_num)
+        if skipped:
+            logger.warning("%s: loaded %d records, skipped %d bad ones", self._source, loaded, skipped)
+        if not loaded and not skipped:
+            raise KnowledgeBaseError("holds no disease record", place=self._source)
+
+    def lazy_records(self) -> Iterator[DiseaseRecord]:
+        """Yield the validated records themselves, in file order, for tools that need no documents.
+
+        Yields:
+            The records; duplicates are neither reported nor left out.
+
+        Raises:
+            FileNotFoundError: As `lazy_load`.
+            KnowledgeBaseError: As `lazy_load` with `on_error="raise"`.
+        """
+        for file in self._files():
+            for raw in self._read(file):
+                yield self._record(raw)
+
+    def _record(self, raw: _Raw) -> DiseaseRecord:
+        if isinstance(raw.value, KnowledgeBaseError):
+            raise raw.value
+        if not isinstance(raw.value, Mapping):
+            raise KnowledgeBaseError("a record must be an object", place=raw.place, value=raw.value)
+        try:
+            return DiseaseRecord.from_raw(raw.value, field_map=self._field_map)
+        except KnowledgeBaseError as error:
+            raise error.at(raw.place) from None
+
+    def _text(self, record: DiseaseRecord) -> str:
+        if not callable(self._content):
+            return record.card()
+        text = self._content(record)
+        if not isinstance(text, str) or not text.strip():
+            raise KnowledgeBaseError("content() must return some text", value=text)
+        return text
+
+    @staticmethod
+    def _count_repeats(
+        seen: set[bytes], in_file: Counter[bytes], record: DiseaseRecord, text: str, place: str
+    ) -> int | None:
+        """Return which record of this name in its file this is, or `None` for a copy; report what is not new."""
+        name = normalize_name(record.disease)
+        same_name = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        # surrogatepass: content() may return anything
+        same_text = hashlib.blake2b(f"{name}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if same_text in seen:
+            logger.warning("%s: left out, a copy of an earlier record of %r", place, record.disease)
+            return None
+        if same_name in seen:
+            logger.warning("%s: %r has an earlier record; both are kept", place, record.disease)
+        seen.update((same_name, same_text))
+        in_file[same_name] += 1
+        return in_file[same_name]
+
+    def _document(self, name: str, nth: int, text: str, metadata: dict[str, Any], file: Path, seq_num: int) -> Document:
+        # The path below the folder, or the bare name: moving a knowledge base does not change its ids.
+        inner = file.relative_to(self.file_path).as_posix() if self.file_path.is_dir() else file.name
+        key = f"{name}\n{inner}" + (f"\n{nth}" if nth > 1 else "")
+        source = self._source if file == self.file_path else str(Path(self._source) / inner)
+        return Document(
+            id=str(uuid.uuid5(_ID_NAMESPACE, key)),
+            page_content=text,
+            metadata={**metadata, "source": source, "seq_num": seq_num},
+        )
+
+    def _files(self) -> list[Path]:
+        if not self.file_path.exists():
+            raise FileNotFoundError(f"no knowledge base at {self._source!r}")
+        if self.file_path.is_file():
+            return [self.file_path]
+        files: list[Path] = []
+        others: list[Path] = []
+        for path in sorted(self.file_path.rglob("*")):
+            # .git, .ipynb_checkpoints, and ~$kb.xlsx, which Excel keeps while kb.xlsx is open, are nobody's data.
+            inner = path.relative_to(self.file_path)
+            if path.is_file() and not any(part.startswith((".", "~$")) for part in inner.parts):
+                suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
+                (files if suffix.lower() in FOLDER_SUFFIXES else others).append(path)
+        if others:
+            logger.warning("%s: left alone, not a known kind: %s", self._source, ", ".join(p.name for p in others))
+        if not files:
+            raise KnowledgeBaseError(f"no {', '.join(FOLDER_SUFFIXES)} in this folder", place=self._source)
+        return files
+
+    def _read(self, file: Path) -> Iterator[_Raw]:
+        place = str(file)
+        try:
+            with _open_binary(file) as stream:
+                if stream.read(4) == b"PK\x03\x04":
+                    stream.seek(0)
+                    yield from _read_xlsx(stream, place)
+                    return
+                encoding = self._encoding or _detect_encoding(stream, place)
+                if codecs.lookup(encoding).name == "utf-8":
+                    encoding = "utf-8-sig"  # the same, but a BOM is no part of the text
+                stream.seek(0)
+                # newline="": csv wants to see the line ends; json does not mind them.
+                with io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+                    yield from _read_text(text, place, self._field_map)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise KnowledgeBaseError(f"is not a whole gzip file: {error}", place=place) from None
+        except UnicodeDecodeError as error:
+            raise KnowledgeBaseError(
+                f"is not {error.encoding} text; pass encoding=",
+                place=place,
+                value=error.object[error.start : error.start + 8],
+            ) from None
+        except (UnicodeError, LookupError) as error:  # UTF-16 without BOM; a name that is no encoding's
+            if self._encoding is None:
+                raise
+            raise KnowledgeBaseError(f"cannot be read with encoding={self._encoding!r}: {error}", place=place) from None
+
+
+def _open_binary(file: Path) -> io.BufferedIOBase:
+    with file.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(file) if zipped else file.open("rb")
+
+
+def _detect_encoding(stream: IO[bytes], place: str) -> str:
+    """Return the encoding by BOM, else the first of UTF-8 and GB18030 that decodes the whole stream."""
+    stream.seek(0)
+    head = stream.read(4)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding in ("utf-8-sig", "gb18030"):
+        stream.seek(0)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            while chunk := stream.read(_CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    raise KnowledgeBaseError("is neither UTF-8 nor GB18030 text; pass encoding=", place=place, value=head)
+
+
+def _read_text(text: IO[str], place: str, field_map: Mapping[str, str]) -> Iterator[_Raw]:
+    first, second = _first_lines(text)
+    text.seek(0)
+    if not first:
+        raise KnowledgeBaseError("is empty", place=place)
+    # The first of several JSON Lines may be broken; one that just opens a bracket is the start of a longer JSON.
+    if first[0] == "{" and second and (_is_object(first) or (first[-1] not in "[{,:" and _is_object(second))):
+        yield from _read_json_lines(text, place)
+    elif first[0] in "[{":
+        yield from _read_json(text, place, field_map)
+    else:
+        yield from _read_table(_csv_rows(text, first, place), place)
+
+
+def _first_lines(text: IO[str]) -> tuple[str, str]:
+    """Return the first two lines that are not blank, stripped; empty strings where there are none."""
+    found: list[str] = []
+    for line in text:
+        if line := line.strip():
+            found.append(line)
+            if len(found) == 2:
+                break
+    return (*found, "", "")[:2]  # type: ignore[return-value]  # always two
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parse_json(text: str, place: str, *, is_file: bool = False) -> Any:
+    """Parse strictly: no NaN, and no key twice in an object (the first value would be lost)."""
+
+    def no_constant(name: str) -> None:
+        raise KnowledgeBaseError("is not JSON", place=place, value=name)
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        parsed = dict(pairs)
+        if len(parsed) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise KnowledgeBaseError("stands twice in one object", place=place, field=twice, value=parsed)
+        return parsed
+
+    try:
+        return json.loads(text, parse_constant=no_constant, object_pairs_hook=no_repeats)
+    except json.JSONDecodeError as error:
+        where = f"{place}, line {error.lineno}" if is_file else place
+        near = text[max(0, error.pos - 20) : error.pos + 20]
+        raise KnowledgeBaseError(f"is not JSON: {error.msg}", place=where, value=near) from None
+    except KnowledgeBaseError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise KnowledgeBaseError(f"is not JSON: {error}", place=place) from None
+    except RecursionError:
+        raise KnowledgeBaseError("is nested too deeply", place=place) from None
+
+
+def _read_json_lines(text: IO[str], place: str) -> Iterator[_Raw]:
+    for number, line in enumerate(text, start=1):
+        if line.strip():
+            where = f"{place}, line {number}"
+            try:
+                yield _Raw(where, _parse_json(line, where))
+            except KnowledgeBaseError as error:
+                yield _Raw(where, error)
+
+
+def _read_json(text: IO[str], place: str, field_map: Mapping[str, str]) -> Iterator[_Raw]:
+    document = _parse_json(text.read(), place, is_file=True)
+    for number, value in enumerate(_unwrap(document, place, field_map), start=1):
+        yield _Raw(f"{place}, record {number}", value)
+
+
+def _unwrap(document: Any, place: str, field_map: Mapping[str, str], depth: int = 0) -> list[Any]:
+    """Return the records of a list, a single record, a wrapped list, or an object keyed by disease."""
+    if isinstance(document, list):
+        return document
+    if {"disease", "symptoms"} <= rename_fields(document, field_map).keys():
+        return [document]
+    lists = {key: value for key, value in document.items() if isinstance(value, list) and value}
+    inner = [key for key in _WRAPPERS if isinstance(document.get(key), dict)]
+    wrapped = next((key for key in _WRAPPERS if key in lists), None)
+    if wrapped is None and len(lists) == 1 and not all(isinstance(v, dict) for v in document.values()):
+        wrapped = next(iter(lists))
+    if wrapped is not None:
+        return lists[wrapped]
+    if inner and depth < 3:
+        return _unwrap(document[inner[0]], place, field_map, depth + 1)
+    if document and all(isinstance(value, dict) for value in document.values()):
+        return [_with_key_as_name(key, value, field_map) for key, value in document.items()]
+    raise KnowledgeBaseError(
+        "is JSON, but neither a list of records, nor one under a key, nor an object of records",
+        place=place,
+        value=list(document)[:8],
+    )
+
+
+def _with_key_as_name(key: str, record: dict[str, Any], field_map: Mapping[str, str]) -> dict[str, Any]:
+    named = "disease" in rename_fields(record, field_map)
+    return record if named or key.strip().isdecimal() else {"disease": key, **record}
+
+
+def _csv_rows(text: IO[str], header: str, place: str) -> Iterator[tuple[int, list[str]]]:
+    delimiter = max("\t,;", key=header.count)
+    csv.field_size_limit(max(_MAX_CELL, csv.field_size_limit()))  # one limit for the whole process: only raise it
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise KnowledgeBaseError(f"is not CSV: {error}", place=f"{place}, line {reader.line_num}") from None
+        yield reader.line_num, row
+
+
+def _read_table(rows: Iterator[tuple[int, list[str]]], place: str) -> Iterator[_Raw]:
+    header: list[str] = []
+    for number, row in rows:
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        where = f"{place}, line {number}"
+        if not header:
+            header = cells
+            _check_header(header, where)
+        elif len(cells) != len(header):
+            problem = f"has {len(cells)} cells where the header has {len(header)}"
+            yield _Raw(where, KnowledgeBaseError(problem, place=where, value=cells))
+        else:
+            yield _Raw(where, {key: cell for key, cell in zip(header, cells, strict=True) if key})
+
+
+def _check_header(header: list[str], where: str) -> None:
+    named = [name for name in header if name]
+    if len(named) < 2:
+        raise KnowledgeBaseError("is neither JSON nor a table with a header line", place=where, value=header[0])
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        raise KnowledgeBaseError("two columns have the same name", place=where, value=twice)
+
+
+def _read_xlsx(stream: IO[bytes], place: str) -> Iterator[_Raw]:
+    """Read the first sheet; its first row that is not blank is the header."""
+    from openpyxl import load_workbook
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        workbook = load_workbook(stream, read_only=True, data_only=True)
+        sheet, *others = workbook.worksheets
+        if others:
+            names = ", ".join(other.title for other in others)
+            logger.warning("%s: reading the first sheet, %r; left alone: %s", place, sheet.title, names)
+        sheet.reset_dimensions()  # some exporters write A1 there, whatever the sheet's size
+        width = 0
+        for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+            cells = ["" if cell is None else str(cell) for cell in row]
+            while len(cells) > width and not cells[-1].strip():
+                cells.pop()  # Excel pads rows with empty cells, each row differently
+            width = width or len(cells)
+            yield number, cells + [""] * (width - len(cells))
+
+    try:
+        yield from _read_table(rows(), place)
+    except KnowledgeBaseError:
+        raise
+    except Exception as error:  # for a broken workbook zipfile, zlib, expat and openpyxl raise a dozen kinds
+        raise KnowledgeBaseError(f"is not an Excel workbook: {error}", place=place) from error
