@@ -1,0 +1,99 @@
+"""Texts → unit vectors with a sentence-transformers bi-encoder, for recall. Owns that model."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+
+from langchain_bge_medical.model_files import model_folder, resolved_revision
+
+
+class BGEEmbeddings(Embeddings):
+    """A bi-encoder from the hub, a folder, or this package (`"bundled"`), for any LangChain vector store.
+
+    Any other LangChain `Embeddings` works with the rest of the package as well; this one exists because it
+    loads safetensors only, needs no network for `"bundled"`, and leaves the texts as they are (but for lone
+    surrogates, which no tokenizer takes: they count as U+FFFD).
+    May be used from several threads: calls take turns. Pickles as its settings.
+
+    Attributes:
+        resolved_revision: The hub's commit, or the SHA-256 of the weights: what an index remembers.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "bundled",
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        query_instruction: str = "",
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model_name: Hub name, local folder, or `"bundled"`.
+            revision: Commit, tag or branch on the hub.
+            device: `"cpu"`, `"cuda:0"`, …; `None` lets sentence-transformers choose.
+            query_instruction: Put before a query and not before documents, as e.g. bge-large-zh-v1.5 wants.
+
+        Raises:
+            ModelNotFoundError: If the model cannot be had.
+        """
+        self.model_name = model_name
+        self.revision = revision
+        self.device = device
+        self.query_instruction = query_instruction
+        self._lock = threading.Lock()
+        self._model: Any = None
+        self._load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_model": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"BGEEmbeddings({self.model_name!r}, revision={self.revision!r}, device={self.device!r})"
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector of length 1 per text, in order. `texts` may be empty."""
+        if not texts:
+            return []
+        with self._lock:
+            self._load()
+            vectors = self._model.encode(
+                [_without_lone_surrogates(text) for text in texts],
+                batch_size=32,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+        rows: list[list[float]] = vectors.tolist()
+        return rows
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of length 1 of a query, with the instruction before it."""
+        return self.embed_documents([self.query_instruction + text])[0]
+
+    def _load(self) -> None:
+        if self._model is not None:
+            return
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        folder = model_folder(self.model_name, revision=self.revision, kind="embeddings")
+        self.resolved_revision = resolved_revision(folder)
+        self._model = SentenceTransformer(
+            str(folder),
+            device=self.device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        )
+
+
+def _without_lone_surrogates(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

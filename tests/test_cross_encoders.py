@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
+from langchain_bge_medical.model_files import ModelNotFoundError
+from langchain_bge_medical.score_cache import ScoreCache
+
+PAIRS = [
+    ("发热咳嗽三天", "社区获得性肺炎 发热、咳嗽、咳痰、胸痛"),
+    ("头痛", "偏头痛"),
+    ("孩子耳痛", "中耳炎 耳痛、发热、听力下降、耳道流脓 儿童多见"),
+    ("头痛", "踝关节扭伤 踝部肿痛"),
+    ("a", "b"),
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_reranker: Path) -> BGECrossEncoder:
+    return BGECrossEncoder(str(tiny_reranker), max_length=128)
+
+
+def plain_logits(folder: Path, pairs: list[tuple[str, str]], max_length: int) -> list[float]:
+    """The oracle: transformers alone, one pair at a time, no batch, no padding, no sentence-transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    logits = []
+    for query, document in pairs:
+        features = tokenizer(query, document, truncation="only_second", max_length=max_length, return_tensors="pt")
+        with torch.no_grad():
+            logits.append(model(**features).logits.item())
+    return logits
+
+
+def test_logits_equal_those_of_plain_transformers_one_pair_at_a_time(
+    encoder: BGECrossEncoder, tiny_reranker: Path
+) -> None:
+    long = [("头痛", "发热、咳嗽、咳痰、胸痛" * 40)]
+    assert encoder.logits(PAIRS + long) == pytest.approx(plain_logits(tiny_reranker, PAIRS + long, 128), abs=1e-5)
+
+
+def test_the_tiny_model_tells_pairs_apart_so_that_order_tests_mean_something(encoder: BGECrossEncoder) -> None:
+    logits = encoder.logits(PAIRS)
+    assert max(logits) - min(logits) > 0.5
+
+
+def test_score_is_the_sigmoid_of_the_logit_taken_once_as_python_floats(encoder: BGECrossEncoder) -> None:
+    scores = encoder.score(PAIRS)
+    assert scores == [1 / (1 + math.exp(-logit)) for logit in encoder.logits(PAIRS)]
+    assert all(type(score) is float for score in scores)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
+def test_the_size_of_batches_does_not_change_scores_or_their_order(
+    encoder: BGECrossEncoder, tiny_reranker: Path, batch_tokens: int
+) -> None:
+    other = BGECrossEncoder(str(tiny_reranker), max_length=128, batch_tokens=batch_tokens)
+    assert other.logits(PAIRS * 3) == pytest.approx(encoder.logits(PAIRS) * 3, abs=1e-5)
+
+
+def test_no_pairs_give_no_scores(encoder: BGECrossEncoder) -> None:
+    assert encoder.score([]) == []
+
+
+def test_an_over_long_query_is_cut_to_three_quarters_and_the_cut_is_counted(
+    encoder: BGECrossEncoder, tiny_reranker: Path
+) -> None:
+    query, document = "发热" * 100, "咳嗽" * 100
+    pair = encoder.pair_logits([(query, document)])[0]
+    kept_query = 96  # three quarters of 128 tokens, one token a character
+    kept_document = 128 - 96 - 4  # <s> query </s></s> document </s>
+    assert pair.query_tokens_cut == 200 - kept_query
+    assert pair.document_tokens_cut == 200 - kept_document
+    expected = plain_logits(tiny_reranker, [(query[:kept_query], document[:kept_document])], 128)
+    assert [pair.logit] == pytest.approx(expected, abs=1e-5)
+
+
+def test_pairs_that_fit_are_not_cut(encoder: BGECrossEncoder) -> None:
+    assert [(p.query_tokens_cut, p.document_tokens_cut) for p in encoder.pair_logits(PAIRS)] == [(0, 0)] * len(PAIRS)
+
+
+def test_a_monster_document_costs_no_more_than_a_long_one_and_is_reported_as_cut(encoder: BGECrossEncoder) -> None:
+    long, monster = "咳" * 4_096, "咳" * 2_000_000
+    pairs = encoder.pair_logits([("头痛", long), ("头痛", monster)])
+    assert pairs[0].logit == pytest.approx(pairs[1].logit, abs=1e-5)
+    assert pairs[1].document_tokens_cut > 0
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        ([("头痛", "a"), ("", "b")], "the query of pair 1 is blank"),
+        ([("头痛", " \u3000")], "the document of pair 0 is blank"),
+        ([("头痛", ["a", "b"])], "the document of pair 0 must be text, got list; are query and documents swapped"),
+        ([("头痛",)], "pair 0 must be"),
+        ("头痛", "must be a list"),
+    ],
+)
+def test_a_pair_that_is_not_two_texts_is_refused_by_position_without_its_text(
+    encoder: BGECrossEncoder, pairs: list[tuple[str, str]], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        encoder.score(pairs)
+    assert "头痛" not in str(caught.value)
+
+
+def test_lone_surrogates_and_control_characters_are_scored_like_any_unknown_character(
+    encoder: BGECrossEncoder,
+) -> None:
+    assert all(math.isfinite(logit) for logit in encoder.logits([("头\ud800痛", "偏\x00头痛"), ("😀", "👨‍👩‍👧")]))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_lower_precision_stays_close_and_does_not_tie_logits(
+    encoder: BGECrossEncoder, tiny_reranker: Path, dtype: str
+) -> None:
+    pairs = [("头痛", "发热、咳嗽、咳痰、胸痛"[: i + 1]) for i in range(11)]
+    half = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype=dtype).logits(pairs)
+    assert half == pytest.approx(encoder.logits(pairs), abs=0.25)
+    assert len(set(half)) == len(pairs)
+
+
+def test_sigmoid_does_not_overflow() -> None:
+    assert sigmoid(-1e6) == 0.0
+    assert sigmoid(1e6) == 1.0
+    assert sigmoid(0) == 0.5
+
+
+def test_threads_get_the_scores_that_one_thread_gets(encoder: BGECrossEncoder) -> None:
+    expected = {i: encoder.logits(PAIRS[i:]) for i in range(len(PAIRS))}
+    wrong: list[int] = []
+
+    def run(i: int) -> None:
+        for _ in range(5):
+            if encoder.logits(PAIRS[i:]) != pytest.approx(expected[i], abs=1e-5):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=run, args=(i % len(PAIRS),)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_it_pickles_as_settings_and_loads_again(encoder: BGECrossEncoder) -> None:
+    pickled = pickle.dumps(encoder)
+    assert len(pickled) < 1_000
+    assert pickle.loads(pickled).logits(PAIRS) == pytest.approx(encoder.logits(PAIRS), abs=1e-6)
+
+
+def test_a_cached_pair_is_not_scored_again_and_no_text_is_kept(tiny_reranker: Path) -> None:
+    cache = ScoreCache()
+    cached = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=cache)
+    first = cached.logits(PAIRS)
+    assert (cache.hits, cache.misses) == (0, len(PAIRS))
+    assert cached.logits(PAIRS) == first
+    assert cache.hits == len(PAIRS)
+    assert "头痛".encode() not in b"".join(cache._logits)
+
+
+def test_one_cache_keeps_settings_apart(tiny_reranker: Path) -> None:
+    cache = ScoreCache()
+    document = [("头痛", "发热、咳嗽、咳痰、胸痛" * 20)]
+    long = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=cache).logits(document)
+    short = BGECrossEncoder(str(tiny_reranker), max_length=32, cache=cache).logits(document)
+    assert long != short
+
+
+def test_a_full_cache_forgets_what_was_used_longest_ago() -> None:
+    cache = ScoreCache(max_entries=2)
+    cache.set_many({b"a": 1.0, b"b": 2.0})
+    cache.get_many([b"a"])
+    cache.set_many({b"c": 3.0})
+    assert cache.get_many([b"a", b"b", b"c"]) == {b"a": 1.0, b"c": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"dtype": "float8"}, "dtype must be one of auto.*float8"),
+        ({"max_length": 4}, "max_length must be at least 16"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"max_length": 4_096}, "reads at most 130 tokens"),
+        ({"revision": "main"}, "is not on the hub"),
+        ({"max_length": 128, "dtype": "int8", "device": "meta"}, "int8.*CPU only"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(tiny_reranker: Path, settings: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **settings})
+
+
+def altered(folder: Path, to: Path, **config: object) -> Path:
+    shutil.copytree(folder, to)
+    settings = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**settings, **config}))
+    return to
+
+
+def test_an_embedding_model_is_refused_by_name_instead_of_scoring_all_near_one_half(
+    tiny_embedding_model: Path,
+) -> None:
+    with pytest.raises(ModelNotFoundError, match="XLMRobertaModel, no reranker") as caught:
+        BGECrossEncoder(str(tiny_embedding_model))
+    assert str(tiny_embedding_model) in str(caught.value)
+
+
+def test_weights_without_a_head_are_refused_whatever_the_config_says(
+    tiny_embedding_model: Path, tmp_path: Path
+) -> None:
+    folder = altered(tiny_embedding_model, tmp_path / "m", architectures=["XLMRobertaForSequenceClassification"])
+    with pytest.raises(ModelNotFoundError, match="hold no classification head"):
+        BGECrossEncoder(str(folder))
+
+
+def test_several_labels_are_refused(tiny_reranker: Path, tmp_path: Path) -> None:
+    folder = altered(tiny_reranker, tmp_path / "m", id2label={"0": "no", "1": "yes"})
+    with pytest.raises(ModelNotFoundError, match="has 2 labels"):
+        BGECrossEncoder(str(folder))
+
+
+def test_code_that_comes_with_a_model_is_never_run(tiny_reranker: Path, tmp_path: Path) -> None:
+    folder = altered(tiny_reranker, tmp_path / "m", auto_map={"AutoModel": "evil.Model"})
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(ModelNotFoundError, match="auto_map"):
+        BGECrossEncoder(str(folder))
+
+
+def test_pickled_weights_are_never_read(tiny_reranker: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_reranker, tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/pwned'\ntR.")
+    with pytest.raises(ModelNotFoundError, match="never read"):
+        BGECrossEncoder(str(folder))
+
+
+def test_weights_that_give_nan_are_an_error_and_not_an_order(tiny_reranker: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_reranker, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.out_proj.bias"] = torch.tensor([float("nan")])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="returned nan"):
+        BGECrossEncoder(str(folder), max_length=128).score(PAIRS)
+
+
+def test_the_real_model_without_a_hub_names_the_model_the_cache_and_both_ways_out(tmp_path: Path) -> None:
+    code = "from langchain_bge_medical import BGECrossEncoder; BGECrossEncoder()"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    for part in ("BAAI/bge-reranker-v2-m3", str(tmp_path), "hf download", 'model_name="bundled"'):
+        assert part in last
+
+
+def test_a_broken_tensorflow_and_keras_beside_us_change_nothing(tiny_reranker: Path, tmp_path: Path) -> None:
+    for name in ("tensorflow", "keras", "tf_keras", "jax", "flax"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('broken on purpose')")
+    code = (
+        "from langchain_bge_medical import BGECrossEncoder;"
+        f"print(BGECrossEncoder({str(tiny_reranker)!r}, max_length=128).logits([('头痛', '偏头痛')])[0])"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(plain_logits(tiny_reranker, [("头痛", "偏头痛")], 128)[0], abs=1e-5)
+
+
+@pytest.mark.network
+def test_the_real_model_ranks_the_right_disease_first() -> None:
+    encoder = BGECrossEncoder()
+    query = "最近三天一直发烧,咳嗽得很厉害,痰很多,晚上睡不好。"
+    right, wrong = encoder.score([(query, "社区获得性肺炎:发热、咳嗽、咳痰"), (query, "踝关节扭伤:踝部肿痛")])
+    assert right > wrong
