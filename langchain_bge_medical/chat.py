@@ -1,0 +1,57 @@
+"""A conversation about one person's complaints: what has been said so far, and what was found. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable
+
+
+class ChatSession:
+    """Adds each new sentence to the picture and asks the answer chain again.
+
+    The words of a session are kept in memory only, until `new` or the end of the object.
+
+    Attributes:
+        said: The patient's sentences since the last `new`, in order.
+        documents: What the last answer was based on, best first.
+    """
+
+    def __init__(self, chain: Runnable[Any, dict[str, Any]]) -> None:
+        """Take an answer chain, as `build_answer_chain` makes it."""
+        self._chain = chain
+        self._history: list[BaseMessage] = []
+        self.said: list[str] = []
+        self.documents: list[Document] = []
+
+    def new(self) -> None:
+        """Forget everything that was said."""
+        self._history, self.said, self.documents = [], [], []
+
+    def ask(self, sentence: str) -> Iterator[str]:
+        """Answer on the grounds of everything said so far; `documents` is set before the first piece.
+
+        Args:
+            sentence: What the patient says now.
+
+        Yields:
+            The answer in pieces.
+
+        Raises:
+            ValueError: If `sentence` is blank.
+        """
+        if not sentence.strip():
+            raise ValueError("there is nothing to answer: the sentence is blank")
+        picture = "。".join(part.strip().rstrip("。.") for part in [*self.said, sentence])
+        pieces: list[str] = []
+        for chunk in self._chain.stream({"query": picture, "history": list(self._history)}):
+            if "documents" in chunk:
+                self.documents = chunk["documents"]
+            if chunk.get("answer"):
+                pieces.append(chunk["answer"])
+                yield chunk["answer"]
+        self.said.append(sentence)
+        self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]

@@ -1,0 +1,1 @@
+"""How well retrieval works on a file of queries: metrics and comparison tables."""

@@ -1,0 +1,322 @@
+"""Documents ↔ a FAISS index on disk, without pickle. The one file that knows langchain-community and faiss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+
+if TYPE_CHECKING:
+    from langchain_community.vectorstores import FAISS
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+# What a save writes beside the manifest, and an interrupted one leaves behind.
+_GENERATION = "[0-9a-f]" * 12
+_GENERATED = (f"index-{_GENERATION}.faiss", f"documents-{_GENERATION}.jsonl", f"{_MANIFEST}.{_GENERATION}")
+
+
+class IndexMismatchError(ValueError):
+    """An index folder that is incomplete, was altered, or belongs to another embedding model."""
+
+
+def build_index(
+    documents: Iterable[Document],
+    embeddings: Embeddings,
+    path: str | Path | None = None,
+    *,
+    batch_size: int = 256,
+) -> FAISS:
+    """Embed documents into an exact FAISS index, and save it if `path` is given.
+
+    If `path` already holds an index of the same embedding model, only texts that are not in it are embedded;
+    documents that are gone from `documents` leave the index. Vectors are scaled to length 1, and the store's
+    scores are squared L2 distances: 0 to 4, lower is nearer.
+
+    The documents are read once, in batches; memory holds the index and the documents, nothing else that grows.
+    Writing is atomic: whenever it is interrupted, the folder holds the old index or the new one.
+
+    Args:
+        documents: What to index, e.g. `loader.lazy_load()`. One without an `id` gets one from its text. To be
+            saved, their metadata must be what JSON can hold.
+        embeddings: Any LangChain embeddings.
+        path: Folder; made if it is not there.
+        batch_size: Documents embedded at a time.
+
+    Returns:
+        The vector store, ready for `as_retriever`.
+
+    Raises:
+        ValueError: If there are no documents, two have the same id, the vectors differ in length or are not
+            finite, or metadata cannot be saved as JSON.
+        IndexMismatchError: If `path` holds something else than an index.
+    """
+    folder = None if path is None else Path(path)
+    known = _VectorsByText(folder, identity(embeddings)) if folder is not None else None
+    store: FAISS | None = None
+    ids: set[str] = set()
+    embedded = 0
+    for batch in _batches(documents, batch_size):
+        kept = [document if document.id else document.model_copy(update={"id": _id_of(document)}) for document in batch]
+        for id_ in (document.id or "" for document in kept):
+            if id_ in ids:
+                raise ValueError(f"two documents have the id {id_!r}")
+            ids.add(id_)
+        texts = [document.page_content for document in batch]
+        vectors, fresh = _embed(texts, embeddings, known)
+        embedded += fresh
+        if store is None:
+            store = _empty_store(embeddings, vectors.shape[1])
+        if vectors.shape[1] != store.index.d:
+            raise ValueError(f"the embeddings gave vectors of {store.index.d} and of {vectors.shape[1]} dimensions")
+        _add(store, kept, vectors)
+    if store is None:
+        raise ValueError("there are no documents to index")
+    logger.info("indexed %d documents, embedded %d", len(ids), embedded)
+    if folder is not None:
+        _save(store, identity(embeddings), folder)
+    return store
+
+
+def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
+    """Load an index that `build_index` saved. Nothing in it is unpickled.
+
+    Args:
+        path: The folder.
+        embeddings: The same model that the index was built with.
+
+    Returns:
+        The vector store.
+
+    Raises:
+        FileNotFoundError: If `path` holds no index.
+        IndexMismatchError: If a file is missing or was altered (each is checked against its SHA-256), the
+            parts do not belong together, or the index was built with another embedding model. Names the
+            file or both models.
+    """
+    import faiss
+
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    own, built_with = identity(embeddings), manifest["embeddings"]
+    if own != built_with:
+        raise IndexMismatchError(
+            f"{folder}: built with {_shown(built_with)}, but asked to load with {_shown(own)}; "
+            f"pass the model it was built with, or build the index again"
+        )
+    index_file, documents_file = _checked_files(folder, manifest)
+    index = faiss.read_index(str(index_file))
+    documents = list(_read_documents(documents_file))
+    for what, number, expected in (
+        ("vectors", index.ntotal, manifest["count"]),
+        ("documents", len(documents), manifest["count"]),
+        ("dimensions", index.d, manifest["dimension"]),
+    ):
+        if number != expected:
+            raise IndexMismatchError(f"{folder}: {number} {what} where {_MANIFEST} says {expected}")
+    store = _empty_store(embeddings, index.d)
+    store.index = index
+    _register(store, documents)
+    return store
+
+
+def stored_documents(store: FAISS) -> list[Document]:
+    """Return the documents of a store, in the order of their vectors, e.g. for a second, lexical index."""
+    return [store.docstore.search(store.index_to_docstore_id[i]) for i in range(store.index.ntotal)]
+
+
+def identity(embeddings: Embeddings) -> dict[str, str]:
+    """Return what tells an embedding model from another: class, model and revision, as far as it says."""
+    name = getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None)
+    revision = getattr(embeddings, "resolved_revision", None) or getattr(embeddings, "revision", None)
+    said = {"class": type(embeddings).__name__, "model_name": name, "revision": revision}
+    return {key: value for key, value in said.items() if isinstance(value, str)}
+
+
+class _VectorsByText:
+    """The vectors of an index on disk, by their text; empty if there is none that can be used."""
+
+    def __init__(self, folder: Path, embeddings: Mapping[str, str]) -> None:
+        import faiss
+
+        self._rows: dict[bytes, int] = {}
+        if not (folder / _MANIFEST).exists():
+            if folder.exists() and any(not any(map(file.match, _GENERATED)) for file in folder.iterdir()):
+                raise IndexMismatchError(f"{folder}: is not empty and holds no {_MANIFEST}; choose another folder")
+            return
+        try:
+            manifest = _read_manifest(folder)
+            index_file, documents_file = _checked_files(folder, manifest)
+        except IndexMismatchError as error:
+            logger.warning("%s; everything is embedded again", error)
+            return
+        if manifest["embeddings"] != embeddings:
+            logger.warning(
+                "%s: was built with %s; everything is embedded again", folder, _shown(manifest["embeddings"])
+            )
+            return
+        self._index = faiss.read_index(str(index_file))
+        self._rows = {
+            _digest(document.page_content): row for row, document in enumerate(_read_documents(documents_file))
+        }
+
+    def get(self, text: str) -> np.ndarray[Any, Any] | None:
+        row = self._rows.get(_digest(text))
+        return None if row is None else np.asarray(self._index.reconstruct(row))
+
+
+def _embed(texts: list[str], embeddings: Embeddings, known: _VectorsByText | None) -> tuple[np.ndarray[Any, Any], int]:
+    """Return a vector of length 1 per text, and how many were not known before."""
+    import faiss
+
+    vectors = [None if known is None else known.get(text) for text in texts]
+    missing = list(dict.fromkeys(text for text, vector in zip(texts, vectors, strict=True) if vector is None))
+    fresh = dict(zip(missing, embeddings.embed_documents(missing) if missing else [], strict=True))
+    rows = [fresh[text] if vector is None else vector for text, vector in zip(texts, vectors, strict=True)]
+    try:
+        matrix = np.array(rows, dtype=np.float32)
+    except ValueError:
+        raise ValueError(f"the embeddings gave vectors of {sorted({len(row) for row in rows})} dimensions") from None
+    if not np.isfinite(matrix).all():
+        raise ValueError("the embeddings gave a vector that is not all finite numbers")
+    faiss.normalize_L2(matrix)
+    return matrix, len(missing)
+
+
+def _empty_store(embeddings: Embeddings, dimension: int) -> FAISS:
+    import faiss
+
+    with warnings.catch_warnings():
+        # langchain-community announces its sunset at import. It is what holds LangChain's FAISS store all the same.
+        warnings.filterwarnings("ignore", message=".*langchain-community.*", category=DeprecationWarning)
+        from langchain_community.docstore.in_memory import InMemoryDocstore
+        from langchain_community.vectorstores import FAISS
+    return FAISS(embeddings, faiss.IndexFlatL2(dimension), InMemoryDocstore(), {}, normalize_L2=True)
+
+
+def _add(store: FAISS, documents: list[Document], vectors: np.ndarray[Any, Any]) -> None:
+    store.index.add(vectors)
+    _register(store, documents)
+
+
+def _register(store: FAISS, documents: list[Document]) -> None:
+    first = len(store.index_to_docstore_id)
+    for row, document in enumerate(documents, start=first):
+        store.docstore._dict[document.id] = document  # add() refuses nothing, but copies the whole dict each time
+        store.index_to_docstore_id[row] = document.id
+
+
+def _save(store: FAISS, embeddings: Mapping[str, str], folder: Path) -> None:
+    """Write new files beside the old ones, then switch by replacing the manifest, then clean up."""
+    import faiss
+
+    folder.mkdir(parents=True, exist_ok=True)
+    generation = uuid.uuid4().hex[:12]
+    index_file, documents_file = (
+        folder / f"index-{generation}.faiss",
+        folder / f"documents-{generation}.jsonl",
+    )
+    faiss.write_index(store.index, str(index_file))
+    with documents_file.open("w", encoding="utf-8", errors="surrogatepass") as stream:
+        for document in stored_documents(store):
+            raw = {"id": document.id, "page_content": document.page_content, "metadata": document.metadata}
+            try:
+                stream.write(json.dumps(raw, ensure_ascii=False) + "\n")
+            except TypeError as error:
+                raise ValueError(f"the metadata of document {document.id!r} cannot be saved as JSON: {error}") from None
+    manifest = {
+        "format": _FORMAT,
+        "embeddings": embeddings,
+        "dimension": store.index.d,
+        "count": store.index.ntotal,
+        "files": {file.name: _sha256(file) for file in (index_file, documents_file)},
+    }
+    new_manifest = folder / f"{_MANIFEST}.{generation}"
+    new_manifest.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    for file in (index_file, documents_file, new_manifest):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    new_manifest.replace(folder / _MANIFEST)
+    for pattern in _GENERATED:
+        for file in folder.glob(pattern):
+            if generation not in file.name:
+                file.unlink(missing_ok=True)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    file = folder / _MANIFEST
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder}: holds no index ({_MANIFEST} is not there)")
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+        format_, files, embeddings = manifest["format"], manifest["files"], manifest["embeddings"]
+        complete = {"dimension", "count"} <= set(manifest)
+    except (ValueError, KeyError, TypeError):
+        raise IndexMismatchError(f"{file}: is damaged; build the index again") from None
+    if not (complete and isinstance(files, dict) and isinstance(embeddings, dict)):
+        raise IndexMismatchError(f"{file}: is damaged; build the index again")
+    if format_ != _FORMAT:
+        raise IndexMismatchError(f"{file}: is of format {format_!r}, this version reads {_FORMAT}")
+    return dict(manifest)
+
+
+def _checked_files(folder: Path, manifest: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Return the index and the documents file after comparing them with their digests."""
+    found: dict[str, Path] = {}
+    for name, digest in manifest["files"].items():
+        file = folder / name
+        if Path(name).name != name:
+            raise IndexMismatchError(f"{folder}: {_MANIFEST} names {name!r}, which is not in this folder")
+        if not file.is_file():
+            raise IndexMismatchError(f"{file}: is missing")
+        if _sha256(file) != digest:
+            raise IndexMismatchError(f"{file}: was altered (SHA-256 differs from {_MANIFEST})")
+        found[file.suffix] = file
+    if set(found) != {".faiss", ".jsonl"}:
+        raise IndexMismatchError(f"{folder}: {_MANIFEST} does not name an index and a documents file")
+    return found[".faiss"], found[".jsonl"]
+
+
+def _read_documents(file: Path) -> Iterator[Document]:
+    with file.open(encoding="utf-8", errors="surrogatepass") as stream:
+        for line in stream:
+            yield Document(**json.loads(line))
+
+
+def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    iterator = iter(documents)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _id_of(document: Document) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, document.page_content.encode("utf-8", "replace").decode()))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _shown(embeddings: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in embeddings.items())
