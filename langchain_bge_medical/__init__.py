@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_bge_medical.chains import build_answer_chain
+    from langchain_bge_medical.chat import ChatSession
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.knowledge_base import DiseaseRecord, KnowledgeBaseError
+    from langchain_bge_medical.model_files import ModelNotFoundError, bundled_knowledge_base
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever
+    from langchain_bge_medical.score_cache import ScoreCache
     from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index
 
 _HOME = {
@@ -24,13 +27,17 @@ _HOME = {
     "BGEEmbeddings": "embeddings",
     "BGERerankRetriever": "retrievers",
     "BGERerankerCompressor": "document_compressors",
+    "ChatSession": "chat",
     "DiseaseRecord": "knowledge_base",
     "IndexMismatchError": "vectorstores",
     "KnowledgeBaseError": "knowledge_base",
+    "ModelNotFoundError": "model_files",
+    "ScoreCache": "score_cache",
     "MedicalKBLoader": "document_loaders",
     "build_answer_chain": "chains",
     "build_hybrid_retriever": "retrievers",
     "build_index": "vectorstores",
+    "bundled_knowledge_base": "model_files",
     "load_index": "vectorstores",
 }
 
@@ -39,14 +46,18 @@ __all__ = [
     "BGEEmbeddings",
     "BGERerankRetriever",
     "BGERerankerCompressor",
+    "ChatSession",
     "DiseaseRecord",
     "IndexMismatchError",
     "KnowledgeBaseError",
     "MedicalKBLoader",
+    "ModelNotFoundError",
+    "ScoreCache",
     "__version__",
     "build_answer_chain",
     "build_hybrid_retriever",
     "build_index",
+    "bundled_knowledge_base",
     "load_index",
 ]
 

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
@@ -37,6 +37,7 @@ _ID_NAMESPACE = uuid.UUID("6f1c1f0e-6d0c-5e0c-9a53-3a0f6c0e2b11")
 _CHUNK = 1 << 16
 # csv refuses cells above 128 KiB by default; a description may be longer, a megabyte of it is a broken quote.
 _MAX_CELL = 1 << 20
+_Bytes: TypeAlias = gzip.GzipFile | io.BufferedReader
 
 
 class _Raw(NamedTuple):
@@ -53,8 +54,8 @@ class MedicalKBLoader(BaseLoader):
     wrapped list (`{"data": [...]}`), CSV and TSV, XLSX, each also gzipped, or a folder of them. The format
     is found by looking at the content. Text is UTF-8 (with or without BOM), UTF-16 with BOM, or GB18030.
 
-    JSON Lines, CSV, TSV and XLSX are streamed: memory holds one record at a time plus 16 bytes and a set
-    entry per disease name (to report duplicates). Other JSON is read whole.
+    JSON Lines, CSV, TSV and XLSX are streamed: memory holds one record at a time plus about 250 bytes per
+    record (digests, to report duplicates). Other JSON is read whole.
 
     Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the
     file's name, so that `langchain_core.indexing.index` skips what has not changed) and as metadata every
@@ -257,13 +258,13 @@ class MedicalKBLoader(BaseLoader):
             raise KnowledgeBaseError(f"cannot be read with encoding={self._encoding!r}: {error}", place=place) from None
 
 
-def _open_binary(file: Path) -> io.BufferedIOBase:
+def _open_binary(file: Path) -> _Bytes:
     with file.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
     return gzip.open(file) if zipped else file.open("rb")
 
 
-def _detect_encoding(stream: IO[bytes], place: str) -> str:
+def _detect_encoding(stream: _Bytes, place: str) -> str:
     """Return the encoding by BOM, else the first of UTF-8 and GB18030 that decodes the whole stream."""
     stream.seek(0)
     head = stream.read(4)
@@ -426,7 +427,7 @@ def _check_header(header: list[str], where: str) -> None:
         raise KnowledgeBaseError("two columns have the same name", place=where, value=twice)
 
 
-def _read_xlsx(stream: IO[bytes], place: str) -> Iterator[_Raw]:
+def _read_xlsx(stream: _Bytes, place: str) -> Iterator[_Raw]:
     """Read the first sheet; its first row that is not blank is the header."""
     from openpyxl import load_workbook
 

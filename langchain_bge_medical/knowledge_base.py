@@ -157,10 +157,8 @@ class DiseaseRecord(BaseModel):
             return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
-            name = str(first["loc"][0]) if first["loc"] else None
-            raise KnowledgeBaseError(
-                first["msg"], field=name, value=fields.get(name or "", first.get("input"))
-            ) from None
+            at = str(first["loc"][0]) if first["loc"] else None
+            raise KnowledgeBaseError(first["msg"], field=at, value=fields.get(at or "", first.get("input"))) from None
 
     @field_validator("icd10")
     @classmethod
@@ -234,11 +232,10 @@ def _required_text(fields: Mapping[str, Any], name: str) -> str:
             field=name,
             value=sorted(map(str, fields)),
         )
-    if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
-        value = " ".join(value)
-    if not isinstance(value, str):
+    paragraphs = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(part, str) for part in paragraphs):
         raise KnowledgeBaseError("must be text", field=name, value=value)
-    if not (text := clean_text(value)):
+    if not (text := clean_text(" ".join(paragraphs))):
         raise KnowledgeBaseError("is empty", field=name, value=value)
     return text
 
@@ -288,7 +285,7 @@ def _literal_list(text: str) -> list[Any] | None:
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
-        value = json.loads(text)  # first: a JSON list may hold null and \\/, which mean something else in Python
+        value = json.loads(text)  # first: a JSON list may hold null and \/, which mean something else in Python
     except (ValueError, RecursionError):
         try:
             value = ast.literal_eval(text)

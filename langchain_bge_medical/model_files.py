@@ -1,4 +1,4 @@
-"""Where a model's files are: bundled with the package, in a local folder, or on the Hugging Face hub."""
+"""Where files are: bundled with the package, or for a model also in a local folder or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def model_folder(model_name: str, *, revision: str | None = None, kind: Literal[
     if revision is not None:
         raise ValueError(f"model {model_name!r} is not on the hub, so revision={revision!r} means nothing")
     return _checked(folder, model_name)
+
+
+def bundled_knowledge_base() -> Path:
+    """Return the path of the knowledge base that comes with the package: 331 diseases, a JSON array."""
+    return RESOURCES / "medical_knowledge.json"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from langchain_bge_medical.clinical.lexicon import plain_form
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
 
 _RUNS = re.compile(r"[\u3400-\u9fff]+|[a-z0-9]+(?:\.[0-9]+)?")
 
@@ -102,7 +102,7 @@ def build_hybrid_retriever(
         vectorstore: Any LangChain vector store over `documents`.
         documents: The same documents, for BM25.
         fetch_k: How many either half returns; the merged list has up to twice as many.
-        document_to_text: What BM25 searches of a document; `None` is `page_content` and the aliases.
+        document_to_text: What BM25 searches of a document; `None` is `searchable_text` with the bundled lexicon.
 
     Returns:
         An `EnsembleRetriever`; it merges documents of equal `page_content`.
@@ -113,8 +113,27 @@ def build_hybrid_retriever(
     from langchain_classic.retrievers import EnsembleRetriever
 
     dense = vectorstore.as_retriever(search_kwargs={"k": fetch_k})
-    lexical = BM25Retriever(documents=list(documents), k=fetch_k, document_to_text=document_to_text)
+    to_text = document_to_text or searchable_text(SymptomLexicon.load())
+    lexical = BM25Retriever(documents=list(documents), k=fetch_k, document_to_text=to_text)
     return EnsembleRetriever(retrievers=[dense, lexical], weights=[0.5, 0.5])
+
+
+def searchable_text(lexicon: SymptomLexicon) -> Callable[[Document], str]:
+    """Return what makes a document findable by everyday words: its text, aliases, and all ways to say its symptoms.
+
+    Args:
+        lexicon: Knows the ways to say a symptom, Chinese and English.
+
+    Returns:
+        A function of a document with `aliases` and `symptoms` in its metadata, or without.
+    """
+
+    def text(document: Document) -> str:
+        symptoms = document.metadata.get("symptoms") or ()
+        forms = (form for symptom in symptoms for form in lexicon.forms(symptom))
+        return "\n".join([_text_with_aliases(document), *forms])
+
+    return text
 
 
 def tokens_of(text: str) -> list[str]:

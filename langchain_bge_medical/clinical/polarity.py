@@ -26,14 +26,14 @@ _DENYING = re.compile(
 # Words that hold 没/不/无 and deny nothing; double denials first, since some hold a shorter one.
 _PSEUDO = re.compile(
     r"不是没有|不是没|不能说没有|并非没有|并非不|不是不|"
-    r"没想到|没多久|没过|没事|没法|没人|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没有?(?:见好|好转|缓解|效果)|"
+    r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没有?(?:见好|好转|缓解|效果)|"
     r"不仅|不但|不光|不只|不得不|不由得|不知道?|不晓得|不一定|不管|不论|不小心|不久|不同|不断|不停|不住|不止|"
     r"不见好|不缓解|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服|不安|不适|不行|不对|不能|不敢|不想|"
     r"不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会|能不能|好不好|"
     r"了没|未来|不明|时不时|不时|冷不丁|不定时|不间断|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|"
     r"(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律)|[没未不]满|不足|无缘无故|无端|无时无刻|没完没了|没日没夜|"
     r"不(?:吃|喝|睡|走|动|用|活动|运动|说话)[^，,。、没不]{0,3}[就也]|"
-    r"\bnot only\b|\bnot sure\b|\bno (?:idea|reason|matter)\b|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|"
+    r"\bnot only\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|"
     r"(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
 # After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽".
@@ -97,8 +97,7 @@ def status_of(text: str, mentions: Sequence[Mention]) -> list[Finding]:
         A finding per mention, in order.
     """
     plain = _aligned(text)
-    heard = _PSEUDO.sub(lambda match: "□" * len(match.group()), plain)
-    contexts = _contexts(plain, heard, mentions)
+    contexts = _contexts(plain, mentions)
     subjects = {context.who for context in contexts}
     found = []
     all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
@@ -138,7 +137,7 @@ class _Context(NamedTuple):
     who: str | None = None
 
 
-def _contexts(plain: str, heard: str, mentions: Sequence[Mention]) -> list[_Context]:
+def _contexts(plain: str, mentions: Sequence[Mention]) -> list[_Context]:
     """Return each mention's context, carried on from the one before as far as its clause and list reach.
 
     Looks at the words between two mentions once, so that a long text takes linear time.
@@ -146,29 +145,31 @@ def _contexts(plain: str, heard: str, mentions: Sequence[Mention]) -> list[_Cont
     contexts: list[_Context] = []
     context, end = _Context(), 0
     for mention in mentions:
-        between, heard_between = plain[end : mention.start], heard[end : mention.start]
+        between = plain[end : mention.start]
         if cut := _last_end(_CLAUSE_END, between):
-            context, between, heard_between = _Context(), between[cut:], heard_between[cut:]
+            context, between = _Context(), between[cut:]
         who = _last_kind(_WHO, between) or context.who
         possible = bool(_POSSIBLE.search(between))
         in_list = end > 0 and bool(_JOINTS.fullmatch(between))
         if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
-            context, heard_between = _Context(when=context.when if in_list else None), heard_between[cut:]
-            between = between[cut:]
-        elif context.denied and not _DENYING.search(heard_between) and _RESTART.search(heard_between):
+            context, between = _Context(when=context.when if in_list else None), between[cut:]
+        # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
+        heard = _PSEUDO.sub("□", between)
+        denies = bool(_DENYING.search(heard))
+        if context.denied and not denies and _RESTART.search(heard):
             context = _Context()
-        own = not mention.opposite  # a contrary (胃口好) is denied by its own words only
-        denies = bool(_DENYING.search(heard_between))
         context = _Context(
-            denied=denies or (own and context.denied),
-            record_style=context.record_style or bool(_RECORD_STYLE.search(heard_between)),
+            # A contrary (胃口好) is denied by its own words only.
+            denied=denies or (context.denied and not mention.opposite),
+            record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
             possible=possible,
             when=_last_kind(_WHEN, between) or context.when,
             who=who,
         )
         contexts.append(context)
         if mention.opposite:  # 不恶心、呕吐 denies both
-            context = context._replace(denied=bool(_DENYING.search(heard, mention.start, mention.end)))
+            words = _PSEUDO.sub("□", plain[mention.start : mention.end])
+            context = context._replace(denied=bool(_DENYING.search(words)))
         end = mention.end
     return contexts
 

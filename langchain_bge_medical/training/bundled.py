@@ -60,8 +60,8 @@ class Mix(NamedTuple):
     english: int
 
 
-_EMBEDDING_MIX = Mix(written=2, synthetic=30, english=12)
-_RERANKER_MIX = Mix(written=1, synthetic=10, english=5)
+_EMBEDDING_MIX = Mix(written=2, synthetic=24, english=12)
+_RERANKER_MIX = Mix(written=1, synthetic=8, english=4)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Recipe:
     embedding_epochs: int = 2
     embedding_batch: int = 128
     embedding_lr: float = 2e-3
-    matching_groups: int = 10_000
+    matching_groups: int = 8_000
     reranker_mix: Mix = _RERANKER_MIX
     matching_lr: float = 1e-3
     off_topic_repeats: int = 3
@@ -132,7 +132,6 @@ class Materials:
         self.records = list(MedicalKBLoader(kb).lazy_records())
         self.by_name = {record.disease: record for record in self.records}
         written = [complaint for file in corpus for complaint in read_complaints(file)]
-        self.off_topic = [complaint for complaint in written if not complaint.disease]
         unknown = {complaint.disease for complaint in written if complaint.disease} - set(self.by_name)
         if unknown:
             logger.warning(
@@ -140,7 +139,9 @@ class Materials:
                 len(unknown),
                 unknown,
             )
-        self.complaints = [c for c in leave_out(written, kept_out) if c.disease in self.by_name]
+        kept = list(leave_out(written, kept_out))
+        self.complaints = [complaint for complaint in kept if complaint.disease in self.by_name]
+        self.off_topic = [complaint for complaint in kept if not complaint.disease]
         logger.info("%d records, %d of %d complaints kept", len(self.records), len(self.complaints), len(written))
         self.lexicon = SymptomLexicon.load()
         self.kept_out = kept_out
@@ -196,7 +197,7 @@ def train_embeddings(materials: Materials, tokenizer: PreTrainedTokenizerFast, o
     recipe = materials.recipe
     set_seed(recipe.seed)
     rng = random.Random(recipe.seed)  # noqa: S311 - a seed, not a secret
-    config = _config(recipe, tokenizer, recipe.embedding_layers)
+    config = _config(recipe, tokenizer, recipe.embedding_layers, init_std=0.02)
     base = out.with_name(out.name + ".base")
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(base)
     tokenizer.save_pretrained(base)
@@ -225,7 +226,9 @@ def train_reranker(
     recipe = materials.recipe
     set_seed(recipe.seed + 1)
     rng = random.Random(recipe.seed + 1)  # noqa: S311
-    network = XLMRobertaForSequenceClassification(_config(recipe, tokenizer, recipe.reranker_layers))
+    network = XLMRobertaForSequenceClassification(
+        _config(recipe, tokenizer, recipe.reranker_layers, init_std=_INIT_STD)
+    )
     _start_as_matcher(network, embeddings)
     base = out.with_name(out.name + ".base")
     network.save_pretrained(base)
@@ -321,12 +324,12 @@ def _groups(materials: Materials, embeddings: SentenceTransformer, rng: random.R
         }
 
 
-def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, layers: int) -> XLMRobertaConfig:
+def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, layers: int, *, init_std: float) -> XLMRobertaConfig:
     return XLMRobertaConfig(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden, num_hidden_layers=layers,
         num_attention_heads=recipe.hidden // 32, intermediate_size=4 * recipe.hidden,
         max_position_embeddings=recipe.max_length + 2, type_vocab_size=2, layer_norm_eps=1e-5,
-        initializer_range=_INIT_STD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=1,
+        initializer_range=init_std, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=1,
         bos_token_id=0, pad_token_id=1, eos_token_id=2,
     )  # fmt: skip
 

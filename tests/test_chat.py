@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+
+from langchain_bge_medical.chains import NOTICE, build_answer_chain
+from langchain_bge_medical.chat import ChatSession
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.retrievers import BM25Retriever
+
+answer_chain = functools.partial(build_answer_chain, lexicon=SymptomLexicon.load())  # half a second to load
+
+
+class Recording:
+    """A chain that answers in two pieces and notes what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, Any]] = []
+        self.fails = False
+        self.session = ChatSession(RunnableLambda(self._answer))
+
+    def _answer(self, given: dict[str, Any]) -> Any:
+        self.given.append(given)
+        if self.fails:
+            raise ConnectionError("no model")
+        return {"documents": [Document(page_content=given["query"])], "answer": f"答{len(self.given)}"}
+
+
+@pytest.fixture
+def recording() -> Recording:
+    return Recording()
+
+
+def test_a_follow_up_adds_to_the_picture(recording: Recording) -> None:
+    for sentence in ("我咳嗽三天了。", " 还发烧 ", "没有胸痛."):
+        list(recording.session.ask(sentence))
+    assert [given["query"] for given in recording.given] == [
+        "我咳嗽三天了",
+        "我咳嗽三天了。还发烧",
+        "我咳嗽三天了。还发烧。没有胸痛",
+    ]
+    assert recording.session.said == ["我咳嗽三天了。", " 还发烧 ", "没有胸痛."]
+
+
+def test_the_model_is_shown_what_was_said_and_answered_before(recording: Recording) -> None:
+    list(recording.session.ask("咳嗽"))
+    list(recording.session.ask("发烧"))
+    assert recording.given[0]["history"] == []
+    assert recording.given[1]["history"] == [HumanMessage("咳嗽"), AIMessage("答1")]
+
+
+def test_new_forgets_everything(recording: Recording) -> None:
+    list(recording.session.ask("咳嗽"))
+    recording.session.new()
+    assert (recording.session.said, recording.session.documents) == ([], [])
+    list(recording.session.ask("头痛"))
+    assert recording.given[-1] == {"query": "头痛", "history": []}
+
+
+def test_two_sessions_know_nothing_of_each_other(documents: list[Document]) -> None:
+    chain = answer_chain(BM25Retriever(documents=documents))
+    one, two = ChatSession(chain), ChatSession(chain)
+    list(one.ask("耳痛"))
+    assert (two.said, two.documents) == ([], [])
+
+
+def test_documents_are_set_before_the_first_piece_of_the_answer(documents: list[Document]) -> None:
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents)))
+    pieces = session.ask("耳痛流脓")
+    next(pieces)
+    assert session.documents[0].metadata["disease"] == "中耳炎"
+
+
+def test_a_symptom_told_later_changes_the_documents(documents: list[Document]) -> None:
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents)))
+    list(session.ask("我发热"))
+    before = [document.id for document in session.documents]
+    list(session.ask("腹泻呕吐,肚子痛"))
+    assert session.documents[0].metadata["disease"] == "急性胃肠炎"
+    assert [document.id for document in session.documents] != before
+
+
+def test_red_flags_that_only_show_over_two_sentences_are_seen(documents: list[Document]) -> None:
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents)))
+    assert "【紧急】" not in "".join(session.ask("我胸痛"))
+    assert "".join(session.ask("出了一身冷汗")).startswith("【紧急】")
+
+
+def test_the_pieces_are_never_empty_and_end_with_the_notice(documents: list[Document]) -> None:
+    llm = FakeListChatModel(responses=["一", "二"])
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents), llm))
+    for reply in ("一", "二"):
+        pieces = list(session.ask("耳痛"))
+        assert all(pieces)
+        assert "".join(pieces) == f"{reply}\n\n{NOTICE['zh']}"
+
+
+@pytest.mark.parametrize("sentence", ["", " \n\t", "\u3000"])
+def test_a_blank_sentence_is_refused_and_changes_nothing(sentence: str, recording: Recording) -> None:
+    list(recording.session.ask("咳嗽"))
+    with pytest.raises(ValueError, match="the sentence is blank"):
+        next(recording.session.ask(sentence))
+    assert recording.session.said == ["咳嗽"]
+    assert len(recording.given) == 1
+
+
+def test_after_a_failure_the_sentence_can_be_said_again_and_counts_once(recording: Recording) -> None:
+    recording.fails = True
+    with pytest.raises(ConnectionError):
+        list(recording.session.ask("咳嗽"))
+    recording.fails = False
+    list(recording.session.ask("咳嗽"))
+    assert recording.given[-1] == {"query": "咳嗽", "history": []}
+
+
+def test_what_is_said_is_in_no_log_record(documents: list[Document], caplog: pytest.LogCaptureFixture) -> None:
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents)))
+    with caplog.at_level(logging.DEBUG, "langchain_bge_medical"):
+        list(session.ask("canary7741 发热"))
+    assert "canary7741" not in caplog.text

@@ -1,0 +1,150 @@
+"""The command line as a user meets it: a process of its own, exact output, exit codes. Uses the bundled models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import RECORDS
+
+MASTOID = "孩子发烧三天了,耳朵后面有点红肿,摸起来疼。"
+
+
+def run(*arguments: str, typed: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment}
+    settings.pop("OPENAI_API_KEY", None)
+    command = [sys.executable, "-m", "langchain_bge_medical.cli", *arguments]
+    return subprocess.run(command, input=typed, env=settings, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def small_kb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("kb") / "kb.jsonl"
+    file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS), "utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def asked() -> dict[str, Any]:
+    done = run("ask", MASTOID, "--json")
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)  # exactly one JSON document
+    return report
+
+
+def test_ask_json_has_what_the_design_promises(asked: dict[str, Any]) -> None:
+    assert set(asked) == {"query", "model", "abstained", "triage", "results", "answer", "timings_ms"}
+    assert asked["model"] == {"reranker": "bundled", "embeddings": "bundled", "bundled": True}
+    assert asked["abstained"] is False
+    assert [result["rank"] for result in asked["results"]] == [1, 2, 3, 4, 5]
+    for result in asked["results"]:
+        assert {"disease", "relevance_score", "confidence", "recall_rank", "department", "symptoms", "evidence"} <= set(result)
+        assert 0 <= result["relevance_score"] <= 1
+    assert set(asked["timings_ms"]) == {"recall", "rerank", "total"}
+    assert all(milliseconds > 0 for milliseconds in asked["timings_ms"].values())
+
+
+def test_ask_sends_a_child_with_fever_and_a_red_swelling_behind_the_ear_to_an_ent_doctor_today(asked: dict[str, Any]) -> None:
+    assert asked["triage"]["level"] in ("urgent", "emergency")
+    assert "耳鼻喉科" in asked["triage"]["departments"]
+    assert "耳鼻喉科" in asked["answer"].splitlines()[0]
+    assert {"中耳炎", "急性乳突炎"} & {result["disease"] for result in asked["results"][:2]}
+
+
+def test_ask_evidence_quotes_the_query_exactly(asked: dict[str, Any]) -> None:
+    pieces = [piece for result in asked["results"] for piece in result["evidence"] if piece["field"] == "query"]
+    assert pieces
+    for piece in pieces:
+        assert MASTOID[piece["start"] : piece["end"]] == piece["text"]
+
+
+def test_ask_answers_end_with_the_notice_that_this_is_no_diagnosis(asked: dict[str, Any]) -> None:
+    assert "不是诊断" in asked["answer"].splitlines()[-1]
+
+
+def test_ask_for_people_shows_a_table_the_model_and_the_answer_in_either_language() -> None:
+    done = run("ask", "I have a fever and I am coughing up phlegm", "--lang", "en", "--top-n", "2")
+    assert done.returncode == 0, done.stderr
+    for part in ("bundled model", "Recall rank", "Possibly related conditions", "is not a diagnosis"):
+        assert part in done.stdout
+
+
+def test_off_topic_questions_get_no_disease() -> None:
+    report = json.loads(run("ask", "明天股市会涨吗?帮我写一首诗", "--json").stdout)
+    assert report["abstained"] is True
+    assert report["results"] == []
+    assert "没有找到可靠匹配" in report["answer"]
+
+
+def test_a_knowledge_base_of_ones_own_is_indexed_once_and_asked(small_kb: Path, tmp_path: Path) -> None:
+    done = run("index", "--kb", str(small_kb), "--index", str(tmp_path / "index"))
+    assert done.returncode == 0, done.stderr
+    assert f"6 种疾病 → {tmp_path / 'index'}" in done.stdout
+    report = json.loads(run("ask", "拉肚子 还吐", "--index", str(tmp_path / "index"), "--json").stdout)
+    assert {result["disease"] for result in report["results"]} <= {record["disease"] for record in RECORDS}
+    assert report["results"][0]["disease"] == "急性胃肠炎"
+
+
+def test_evaluate_prints_every_stage_and_what_the_knowledge_base_lacks(small_kb: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    lines = [
+        {"query": "拉肚子 还吐", "relevant": ["急性胃肠炎"], "irrelevant": ["普通感冒"]},
+        {"query": "崴了脚", "relevant": ["踝关节扭伤"], "triage": "not_emergency"},
+        {"query": "鼻子不通气", "relevant": ["鼻息肉"]},
+        {"query": "股票", "relevant": []},
+    ]
+    queries.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    done = run("evaluate", "--kb", str(small_kb), "--queries", str(queries), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["n"] == 3
+    assert list(report["stages"]) == ["bm25", "dense", "hybrid", "rerank"]
+    assert {"hit@1", "hit@5", "mrr@10", "recall@50"} <= set(report["stages"]["rerank"])
+    assert report["missing_from_kb"] == ["鼻息肉"]
+    assert report["pairwise"]["n"] == 1
+    assert report["abstention"]["n_off_topic"] == 1
+    assert report["triage"]["n_other"] == 1
+
+
+def test_chat_adds_what_is_said_next_to_the_picture() -> None:
+    done = run("chat", typed="嗓子疼\n/sources\n还发高烧,扁桃体上有白点\n/new\n/quit\n")
+    assert done.returncode == 0, done.stderr
+    assert "急性扁桃体炎" in done.stdout
+    assert "补充的话会与前面的合并" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("ask", "头痛", "--kb", "/no/such/file"), "no knowledge base at '/no/such/file'"),
+        (("ask", "头痛", "--reranker", "BAAI/bge-reranker-v2-m3"), "BAAI/bge-reranker-v2-m3"),
+        (("ask", "头痛", "--embeddings", "./nowhere"), "./nowhere"),
+        (("ask", "头痛", "--dtype", "float8"), "--dtype"),
+        (("ask", "头痛", "--llm", "openai"), "PROVIDER:MODEL"),
+        (("ask", "头痛", "--llm", "openai:gpt-4o-mini"), "OPENAI_API_KEY"),
+        (("ask", "  "), "the query is blank"),
+        (("evaluate", "--queries", "/no/such/file"), "/no/such/file"),
+        (("ask", "头痛", "--top-n", "0"), "--top-n"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_index_of_another_model_is_refused_by_name(small_kb: Path, tmp_path: Path) -> None:
+    run("index", "--kb", str(small_kb), "--index", str(tmp_path))
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"model_name": "bundled"', '"model_name": "other/model"'))
+    done = run("ask", "头痛", "--index", str(tmp_path))
+    assert done.returncode == 2
+    assert "other/model" in done.stderr

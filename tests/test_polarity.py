@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
+from langchain_bge_medical.clinical.polarity import denied_within, findings, status_of
+from tests.test_lexicon import TEXTS
+
+LEXICON = SymptomLexicon.load()
+PLAIN = SymptomLexicon(
+    LexiconEntry(term=term) for term in ("发热", "咳嗽", "胸痛", "头痛", "腹泻", "恶心")
+)  # words that hold no other word
+TERMS = st.sampled_from(list(PLAIN.entries))
+
+
+def said(text: str, lexicon: SymptomLexicon = LEXICON) -> dict[str, str]:
+    return {text[f.start : f.end]: f.status for f in findings(text, lexicon)}
+
+
+@settings(deadline=None)
+@given(TEXTS)
+def test_there_is_a_finding_for_each_mention_at_its_place_in_any_text(text: str) -> None:
+    assert [f[:3] for f in findings(text, LEXICON)] == [m[:3] for m in LEXICON.find(text)]
+
+
+@settings(deadline=None)
+@given(
+    TERMS, st.sampled_from(["没有", "没", "无", "不", "未见", "否认", "并没有", "從來沒有", "從不", "no ", "without "])
+)
+def test_a_denial_right_before_a_finding_denies_it(term: str, denial: str) -> None:
+    assert said(denial + term, PLAIN) == {term: "absent"}
+
+
+@settings(deadline=None)
+@given(
+    TERMS,
+    st.sampled_from(
+        ["消失了", "没有了", "已经没有了", "都没有", "也没有。", "(-)", "（-）", "阴性", "已排除", "不明显"]
+    ),
+)
+def test_a_denial_right_after_a_finding_denies_it(term: str, denial: str) -> None:
+    assert said(term + denial, PLAIN) == {term: "absent"}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(TERMS, min_size=1, unique=True),
+    st.sampled_from("、和或及与"),
+    st.sampled_from(["没有", "无", "否认", "没"]),
+)
+def test_a_denial_reaches_through_a_list(terms: list[str], joint: str, denial: str) -> None:
+    assert said(denial + joint.join(terms), PLAIN) == dict.fromkeys(terms, "absent")
+
+
+@settings(deadline=None)
+@given(st.lists(TERMS, min_size=2, unique=True))
+def test_a_denial_reaches_over_commas_in_the_words_of_a_record_only(terms: list[str]) -> None:
+    assert set(said("否认" + "，".join(terms), PLAIN).values()) == {"absent"}
+    assert said("没" + "，".join(terms), PLAIN) == {**dict.fromkeys(terms, "present"), terms[0]: "absent"}
+
+
+@settings(deadline=None)
+@given(TERMS, TERMS, st.sampled_from(["。", "；", ";", "！", "\n", "但是", "不过", "，但", ". ", "……", "，就是"]))
+def test_a_denial_ends_with_its_clause(first: str, second: str, end: str) -> None:
+    assert [f.status for f in findings(f"没有{first}{end}{second}", PLAIN)] == ["absent", "present"]
+
+
+@settings(deadline=None)
+@given(TEXTS, TERMS)
+def test_a_denial_at_the_end_of_any_text_holds(text: str, term: str) -> None:
+    assert findings(f"{text}。没有{term}", PLAIN)[-1].status == "absent"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("睡不着", "present"),
+        ("高烧不退", "present"),
+        ("浑身无力", "present"),
+        ("四肢无力，胸痛", "present"),
+        ("浑身无力、胸痛", "present"),
+        ("睡不着、头痛", "present"),
+        ("高烧不退、头痛", "present"),
+        ("不仅头痛", "present"),
+        ("不知道为什么胸痛", "present"),
+        ("没想到突然胸痛", "present"),
+        ("时不时胸痛", "present"),
+        ("无缘无故头痛", "present"),
+        ("无明显诱因出现胸痛", "present"),
+        ("没满月的宝宝发烧", "present"),
+        ("不动也胸痛", "present"),
+        ("不吃药就头痛", "present"),
+        ("体检无异常，胸痛两天", "present"),
+        ("胸痛也没有好转", "present"),
+        ("胸痛都没有缓解", "present"),
+        ("I can't breathe and have chest pain", "present"),
+        ("not only chest pain", "present"),
+        ("I couldn’t sleep, chest pain", "present"),
+    ],
+)
+def test_words_that_only_look_like_denials_deny_nothing(text: str, status: str) -> None:
+    assert set(said(text).values()) == {status}
+
+
+@pytest.mark.parametrize("text", ["不是没有胸痛", "不能说没有胸痛", "并非没有胸痛", "不是不头痛"])
+def test_a_double_denial_affirms(text: str) -> None:
+    assert set(said(text).values()) == {"present"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("没有发烧有胸痛", {"发烧": "absent", "胸痛": "present"}),
+        ("没发烧还胸痛", {"发烧": "absent", "胸痛": "present"}),
+        ("没发烧也头痛", {"发烧": "absent", "头痛": "present"}),
+        ("没发烧，咳嗽三天了", {"发烧": "absent", "咳嗽": "present"}),
+        ("否认发热、胸痛，有头痛", {"发热": "absent", "胸痛": "absent", "头痛": "present"}),
+        ("无发热，咳嗽，胸痛", {"发热": "absent", "咳嗽": "absent", "胸痛": "absent"}),
+        ("不头痛也没有发烧", {"头痛": "absent", "发烧": "absent"}),
+        ("没有胸痛也没有胸闷", {"胸痛": "absent", "胸闷": "absent"}),
+        ("胸痛、胸闷都没有", {"胸痛": "absent", "胸闷": "absent"}),
+        ("头痛，胸痛也没有", {"头痛": "present", "胸痛": "absent"}),
+        ("从来不会头痛", {"头痛": "absent"}),
+        ("好像没有发烧", {"发烧": "absent"}),
+        ("No fever. Chest pain for two hours.", {"fever": "absent", "Chest pain": "present"}),
+        ("no fever but chest pain", {"fever": "absent", "chest pain": "present"}),
+        ("I don’t have chest pain or fever", {"chest pain": "absent", "fever": "absent"}),
+        ("denies fever, headache, chest pain", {"fever": "absent", "headache": "absent", "chest pain": "absent"}),
+        ("沒有胸痛，燒到38.5℃", {"胸痛": "absent"}),
+        ("沒有頭痛，體重60㎏，發燒", {"頭痛": "absent", "發燒": "present"}),
+    ],
+)
+def test_each_finding_of_a_sentence_has_its_own_status(text: str, expected: dict[str, str]) -> None:
+    assert {words: status for words, status in said(text).items() if words in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("以前胸痛过", "past"),
+        ("去年有过胸痛，现在好多了", "past"),
+        ("小时候头痛", "past"),
+        ("头痛了两天已经好了", "past"),
+        ("以前胸痛，现在又胸痛", "present"),
+        ("三年前开始头痛", "present"),
+        ("我以前身体很好，突然胸痛两小时", "present"),
+        ("既往有高血压，头痛3天", "present"),
+        ("以前没事现在头痛", "present"),
+    ],
+)
+def test_what_was_before_is_past_unless_it_is_now(text: str, status: str) -> None:
+    assert said(text).popitem()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("我头痛两天，我妈胸痛", ["present", "family"]),
+        ("我爸胸痛，我头痛两天", ["family", "present"]),
+        ("同事都发烧了，我也发烧", ["family", "present"]),
+        ("我有点咳嗽，家里人也咳嗽", ["present", "family"]),
+        ("我妈胸痛", ["present"]),
+        ("爷爷胸痛，头痛", ["present", "present"]),
+        ("我妈胸口疼得厉害，我现在该怎么办", ["present"]),
+        ("我妈胸痛，我不知道怎么办，她还头痛", ["present", "present"]),
+    ],
+)
+def test_others_findings_are_family_only_when_the_teller_is_ill(text: str, expected: list[str]) -> None:
+    assert [f.status for f in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize("text", ["可能发烧", "好像胸痛", "担心头痛", "maybe fever"])
+def test_what_is_suspected_is_possible(text: str) -> None:
+    assert set(said(text).values()) == {"possible"}
+
+
+def test_a_contrary_says_that_the_term_is_absent_and_a_denied_contrary_that_it_is_present() -> None:
+    lexicon = SymptomLexicon([LexiconEntry(term="食欲减退", opposite=("胃口好",)), LexiconEntry(term="发热")])
+    assert [f.status for f in findings("胃口好", lexicon)] == ["absent"]
+    assert [f.status for f in findings("好像胃口好", lexicon)] == ["absent"]
+    assert [f.status for f in findings("不是胃口好", lexicon)] == ["present"]
+    assert [f.status for f in findings("没有发热、胃口好", lexicon)] == ["absent", "absent"]
+
+
+def test_mentions_need_not_come_from_a_lexicon() -> None:
+    text = "没有发紫，嘴唇发白"
+    mentions = [Mention("x", 2, 4, opposite=False), Mention("y", 7, 9, opposite=False)]
+    assert [f.status for f in status_of(text, mentions)] == ["absent", "present"]
+    assert status_of(text, []) == status_of("", []) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "denied"),
+    [
+        ("耳后没有红", True),
+        ("耳后不红不肿", True),
+        ("耳后不红,肿", False),
+        ("耳后红", False),
+        ("喘不上气", False),
+        ("", False),
+    ],
+)
+def test_a_denial_within_words_is_that_of_their_last_clause(words: str, denied: bool) -> None:
+    assert denied_within(words) is denied
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "头痛",
+        "头痛，",
+        "没有头痛、",
+        "头痛。",
+        "无头痛，",
+        "以前我妈头痛，",
+        "没有",
+        "我",
+        "，",
+        " ",
+        "头痛 ",
+        "no fever, ",
+    ],
+)
+def test_findings_take_linear_time(unit: str) -> None:
+    text = (unit * 30_000)[:30_000]  # quadratic time took a minute
+    started = time.perf_counter()
+    findings(text, LEXICON)
+    assert time.perf_counter() - started < 2

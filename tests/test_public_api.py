@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import langchain_bge_medical
+
+PACKAGE = Path(langchain_bge_medical.__file__).parent
+HEAVY = (
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "faiss",
+    "langchain_community",
+    "langchain_classic",
+    "fastapi",
+)
+# What anybody may import: plain data and strings, no LangChain part of ours.
+GROUND = {"knowledge_base", "model_files", "score_cache"}
+CLINICAL = {"clinical.lexicon", "clinical.polarity", "clinical.evidence", "clinical.triage"}
+MAY_IMPORT = {
+    "knowledge_base": set(),
+    "model_files": set(),
+    "score_cache": set(),
+    "chat": set(),
+    "document_loaders": {"knowledge_base"},
+    "cross_encoders": {"model_files", "score_cache"},
+    "embeddings": {"model_files"},
+    # The one edge between siblings: a compressor that is given a name makes its own encoder.
+    "document_compressors": {"score_cache", "cross_encoders"},
+    "vectorstores": set(),
+    "retrievers": {"clinical.lexicon"},
+    "chains": CLINICAL,
+    "clinical.lexicon": set(),
+    "clinical.polarity": {"clinical.lexicon"},
+    "clinical.evidence": {"clinical.lexicon", "clinical.polarity"},
+    "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
+    "evaluation.metrics": set(),
+    "evaluation.compare": {"evaluation.metrics", "knowledge_base"},
+}
+
+
+def modules() -> dict[str, Path]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in files}
+
+
+def imported(file: Path, *, at_module_level: bool = False) -> set[str]:
+    tree = ast.parse(file.read_text("utf-8"))
+    nodes = tree.body if at_module_level else ast.walk(tree)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_every_public_name_is_there_and_no_other_is_promised() -> None:
+    for name in langchain_bge_medical.__all__:
+        assert getattr(langchain_bge_medical, name) is not None
+    assert dir(langchain_bge_medical) == langchain_bge_medical.__all__
+    with pytest.raises(AttributeError, match="no attribute 'BGEReranker'"):
+        _ = langchain_bge_medical.BGEReranker
+
+
+def test_importing_the_package_loads_nothing_heavy_and_takes_less_than_a_third_of_a_second() -> None:
+    code = (
+        "import sys, time; t = time.perf_counter(); import langchain_bge_medical; t = time.perf_counter() - t;"
+        f"print(t, *(m for m in {HEAVY!r} if m in sys.modules))"
+    )
+    # The best of several starts: a busy machine makes any one of them slow.
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    printed = [run.stdout.split() for run in runs]
+    assert all(line[1:] == [] for line in printed)
+    assert min(float(line[0]) for line in printed) < 0.3
+
+
+def test_modules_import_only_what_lies_below_them() -> None:
+    ours = modules()
+    for name, allowed in MAY_IMPORT.items():
+        prefix = "langchain_bge_medical."
+        used = {other.removeprefix(prefix) for other in imported(ours[name]) if other.startswith(prefix)}
+        assert used <= allowed, f"{name} imports {used - allowed}"
+
+
+def test_langchain_community_and_faiss_are_known_to_one_file() -> None:
+    for name, file in modules().items():
+        used = {other.split(".")[0] for other in imported(file)}
+        # cli names the type of the store in annotations only.
+        if name not in ("vectorstores", "cli"):
+            assert not used & {"langchain_community", "faiss"}, name
+
+
+def test_no_module_imports_anything_heavy_at_its_top() -> None:
+    for name, file in modules().items():
+        if not name.startswith("training"):
+            used = {other.split(".")[0] for other in imported(file, at_module_level=True)}
+            assert not used & set(HEAVY), name
+
+
+def test_every_module_says_in_its_first_line_what_it_owns() -> None:
+    for name, file in modules().items():
+        docstring = ast.get_docstring(ast.parse(file.read_text("utf-8")))
+        assert docstring, name
+        assert len(docstring.splitlines()[0]) > 20, name
+
+
+def test_all_public_functions_have_docstrings_that_name_what_they_raise() -> None:
+    for name in langchain_bge_medical.__all__:
+        thing = getattr(langchain_bge_medical, name)
+        if callable(thing):
+            assert thing.__doc__, name
+            module = importlib.import_module(thing.__module__)
+            assert module.__name__.startswith("langchain_bge_medical")
+
+
+def test_nothing_is_unpickled_and_no_remote_code_is_trusted() -> None:
+    for name, file in modules().items():
+        source = file.read_text("utf-8")
+        assert not re.search(r"\bimport pickle\b|pickle\.loads?\(|torch\.load\(|trust_remote_code=True", source), name
