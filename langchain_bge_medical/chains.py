@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrou
 from langchain_core.runnables.base import RunnableGenerator
 
 from langchain_bge_medical.clinical.evidence import with_evidence
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
 
@@ -91,7 +91,7 @@ def build_answer_chain(
         The chain.
     """
     flags = red_flags or default_red_flags()
-    terms = lexicon or SymptomLexicon.load()
+    terms = lexicon or default_lexicon()
 
     def annotate(inputs: dict[str, Any]) -> list[Document]:
         query, candidates = inputs["query"], inputs["candidates"]
@@ -111,7 +111,7 @@ def build_answer_chain(
         prompt = ChatPromptTemplate.from_messages(
             [("system", _SYSTEM[lang]), MessagesPlaceholder("history", optional=True), ("human", _HUMAN[lang])]
         )
-        records = RunnablePassthrough.assign(records=lambda inputs: numbered_records(inputs["documents"]))
+        records = RunnablePassthrough.assign(records=lambda inputs: numbered_records(inputs["documents"], lang))
         body = records | prompt | llm | StrOutputParser()
 
     # A streamed input comes in parts: the query and the history first, the documents once they are found.
@@ -154,16 +154,16 @@ def no_reliable_match(query: str, documents: Sequence[Document], lexicon: Sympto
     return all(score is not None and score < _RELIABLE for score in scores)
 
 
-def numbered_records(documents: Sequence[Document]) -> str:
+def numbered_records(documents: Sequence[Document], lang: Lang = "zh") -> str:
     """Return the documents as numbered data for a prompt, angle brackets made harmless."""
     blocks = []
     for number, document in enumerate(documents, start=1):
         text = document.page_content
         department, urgency = document.metadata.get("department"), str(document.metadata.get("urgency"))
         if department:
-            text += f"\n就诊科室:{department}"
+            text += {"zh": f"\n就诊科室:{department}", "en": f"\nDepartment: {department}"}[lang]
         if urgency in _URGENCY:
-            text += f"\n通常的紧急程度:{_URGENCY[urgency]['zh']}"
+            text += {"zh": "\n通常的紧急程度:", "en": "\nUsually seen: "}[lang] + _URGENCY[urgency][lang]
         blocks.append(f"[{number}] " + text.replace("<", "〈").replace(">", "〉"))
     return "\n\n".join(blocks)
 

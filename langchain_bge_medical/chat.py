@@ -45,13 +45,16 @@ class ChatSession:
         """
         if not sentence.strip():
             raise ValueError("there is nothing to answer: the sentence is blank")
-        picture = "。".join(part.strip().rstrip("。.") for part in [*self.said, sentence])
-        pieces: list[str] = []
-        for chunk in self._chain.stream({"query": picture, "history": list(self._history)}):
-            if "documents" in chunk:
-                self.documents = chunk["documents"]
-            if chunk.get("answer"):
-                pieces.append(chunk["answer"])
-                yield chunk["answer"]
+        # Written down before the answer, so that nothing said is lost when the caller abandons it midway.
         self.said.append(sentence)
-        self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]
+        picture = "。".join(part.strip().rstrip("。.") for part in self.said)
+        pieces: list[str] = []
+        try:
+            for chunk in self._chain.stream({"query": picture, "history": list(self._history)}):
+                if "documents" in chunk:
+                    self.documents = chunk["documents"]
+                if chunk.get("answer"):
+                    pieces.append(chunk["answer"])
+                    yield chunk["answer"]
+        finally:
+            self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]

@@ -340,7 +340,7 @@ def _assemble(
     """Put the two stages together; progress is shown for what may take more than two seconds."""
     from pydantic import ValidationError
 
-    from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+    from langchain_bge_medical.clinical.lexicon import default_lexicon
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
@@ -354,7 +354,7 @@ def _assemble(
     model = BGEEmbeddings(embeddings, device=device)
     store = _store(kb, index, model)
     documents = stored_documents(store)
-    lexicon = SymptomLexicon.load()
+    lexicon = default_lexicon()
     recall: BaseRetriever
     if search is Search.hybrid:
         recall = build_hybrid_retriever(store, documents, fetch_k=fetch_k, document_to_text=searchable_text(lexicon))

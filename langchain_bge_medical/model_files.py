@@ -115,4 +115,10 @@ def _checked(folder: Path, model_name: str) -> Path:
             f"model {model_name!r}: {folder} holds no *.safetensors weights. Pickled weights (*.bin, *.pt) are "
             f"never read, because reading them can run code; convert them with transformers' save_pretrained()."
         )
+    for pickled in folder.glob("*/pytorch_model.bin"):  # sentence-transformers would read those of its modules
+        if not any(pickled.parent.glob("*.safetensors")):
+            raise ModelNotFoundError(
+                f"model {model_name!r}: {pickled.parent} holds pickled weights only, which are never read; "
+                f"save the model again with a current sentence-transformers."
+            )
     return folder

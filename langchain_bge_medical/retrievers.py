@@ -13,7 +13,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon, plain_form
 
 _RUNS = re.compile(r"[\u3400-\u9fff]+|[a-z0-9]+(?:\.[0-9]+)?")
 
@@ -39,10 +39,15 @@ class BM25Retriever(BaseRetriever):
         import bm25s
 
         to_text = self.document_to_text or _text_with_aliases
-        tokens = [tokens_of(to_text(document)) for document in self.documents]
-        if any(tokens):  # else nothing can be found, and an average length of 0 is divided by
+        # Numbers instead of the tokens themselves: over 60,000 records the strings alone would take a gigabyte.
+        vocab: dict[str, int] = {}
+        ids = [
+            [vocab.setdefault(token, len(vocab)) for token in tokens_of(to_text(document))]
+            for document in self.documents
+        ]
+        if vocab:  # else nothing can be found, and an average length of 0 is divided by
             self._index = bm25s.BM25(method="lucene")
-            self._index.index(tokens, show_progress=False)
+            self._index.index((ids, vocab), show_progress=False)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
@@ -113,7 +118,7 @@ def build_hybrid_retriever(
     from langchain_classic.retrievers import EnsembleRetriever
 
     dense = vectorstore.as_retriever(search_kwargs={"k": fetch_k})
-    to_text = document_to_text or searchable_text(SymptomLexicon.load())
+    to_text = document_to_text or searchable_text(default_lexicon())
     lexical = BM25Retriever(documents=list(documents), k=fetch_k, document_to_text=to_text)
     return EnsembleRetriever(retrievers=[dense, lexical], weights=[0.5, 0.5])
 

@@ -37,7 +37,8 @@ def test_the_demo_puts_the_right_disease_first_for_the_three_complaints() -> Non
 
 
 def test_the_chatbot_answers_and_shows_its_sources() -> None:
-    shown = run([sys.executable, "examples/rag_chatbot.py"], typed="嗓子疼,发高烧\n扁桃体上有白点\n/sources\n/new\n/quit\n")
+    typed = "嗓子疼,发高烧\n扁桃体上有白点\n/sources\n/new\n/quit\n"
+    shown = run([sys.executable, "examples/rag_chatbot.py"], typed=typed)
     assert "可能相关的疾病" in shown
     assert "依据: " in shown
 

@@ -16,8 +16,15 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import Field
 
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
-from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, build_hybrid_retriever, tokens_of
+from langchain_bge_medical.retrievers import (
+    BGERerankRetriever,
+    BM25Retriever,
+    build_hybrid_retriever,
+    searchable_text,
+    tokens_of,
+)
 from langchain_bge_medical.vectorstores import build_index
 from tests.conftest import HashEmbeddings, TableCrossEncoder
 
@@ -159,7 +166,8 @@ def test_hybrid_order_is_reciprocal_rank_fusion_computed_by_hand(documents: list
     query, fetch_k = "发热头痛恶心", 4
     store = build_index(documents, HashEmbeddings())
     dense = [d.id for d in store.similarity_search(query, k=fetch_k)]
-    lexical = [d.id for d in BM25Retriever(documents=documents, k=fetch_k).invoke(query)]
+    to_text = searchable_text(SymptomLexicon.load())
+    lexical = [d.id for d in BM25Retriever(documents=documents, k=fetch_k, document_to_text=to_text).invoke(query)]
     fused = {
         id_: sum(0.5 / (60 + ranks.index(id_) + 1) for ranks in (dense, lexical) if id_ in ranks)
         for id_ in [*dense, *lexical]
@@ -190,6 +198,17 @@ def test_both_halves_have_equal_say_so_that_their_disjoint_results_alternate() -
     )
     # vectors find 0 and 1, words find 2 and 3: 1 / 61, 1 / 61, 1 / 62, 1 / 62
     assert ids(retriever.invoke("头痛发热")) == ["0", "2", "1", "3"]
+
+
+def test_hybrid_searches_everyday_ways_to_say_a_listed_symptom_unless_told_otherwise() -> None:
+    lexicon = SymptomLexicon.load()
+    form = next(form for form in lexicon.forms("发热") if not set(tokens_of(form)) & set(tokens_of("发热")))
+    document = Document(id="fever", page_content="肺炎", metadata={"symptoms": ["发热"]})
+    assert BM25Retriever(documents=[document]).invoke(form) == []
+    assert BM25Retriever(documents=[document], document_to_text=searchable_text(lexicon)).invoke(form) == [document]
+    both = [*plain(form, f"{form}了"), document]  # vectors find the first
+    found = build_hybrid_retriever(build_index(both, HashEmbeddings()), both, fetch_k=3).retrievers[1].invoke(form)  # type: ignore[attr-defined]
+    assert "fever" in ids(found)
 
 
 async def test_hybrid_async_equals_sync(documents: list[Document]) -> None:

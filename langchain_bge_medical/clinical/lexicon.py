@@ -30,6 +30,12 @@ class LexiconEntry(BaseModel):
     """How patients say that it is absent or the contrary: `胃口好` for 食欲减退."""
 
 
+@functools.cache
+def default_lexicon() -> SymptomLexicon:
+    """Return the bundled lexicon; read once, shared, not to be changed."""
+    return SymptomLexicon.load()
+
+
 class Mention(NamedTuple):
     """A term found in a text; `text[start:end]` is how it is said there."""
 

@@ -33,7 +33,8 @@ _PSEUDO = re.compile(
     r"了没|未来|不明|时不时|不时|冷不丁|不定时|不间断|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|"
     r"(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律)|[没未不]满|不足|无缘无故|无端|无时无刻|没完没了|没日没夜|"
     r"不(?:吃|喝|睡|走|动|用|活动|运动|说话)[^，,。、没不]{0,3}[就也]|"
-    r"\bnot only\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|"
+    r"\bnot only\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b|"
+    r"\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|"
     r"(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
 # After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽".

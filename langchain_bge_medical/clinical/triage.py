@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_bge_medical.clinical.lexicon import Mention, SymptomLexicon, plain_form
+from langchain_bge_medical.clinical.lexicon import Mention, SymptomLexicon, default_lexicon, plain_form
 from langchain_bge_medical.clinical.polarity import denied_within, status_of
 
 Level = Literal["emergency", "urgent", "routine", "self_care"]
@@ -203,4 +203,4 @@ def _meets(rule: RedFlag, affirmed: Mapping[str, str]) -> list[str] | None:
 @functools.cache
 def default_red_flags() -> RedFlags:
     """Return the bundled rules over the bundled lexicon; read once."""
-    return RedFlags.load(SymptomLexicon.load())
+    return RedFlags.load(default_lexicon())
