@@ -298,6 +298,10 @@ def _groups(materials: Materials, embeddings: SentenceTransformer, rng: random.R
     recipe, names = materials.recipe, [record.disease for record in materials.records]
     queries = materials.queries(recipe.reranker_mix, rng) + materials.off_topic * recipe.off_topic_repeats
     rng.shuffle(queries)
+    parents: dict[str, set[str]] = {}
+    for record in materials.records:
+        for complication in record.complications:
+            parents.setdefault(complication, set()).add(record.disease)
     cards = embeddings.encode([record.card() for record in materials.records], batch_size=64)
     asked = embeddings.encode([query for _, query in queries], batch_size=128)
     for (disease, query), vector in zip(queries, asked, strict=True):
@@ -307,8 +311,8 @@ def _groups(materials: Materials, embeddings: SentenceTransformer, rng: random.R
             yield {"query": query, "documents": documents, "label": [0.0] * len(group)}
             continue
         record = materials.by_name[disease]
-        # Complications come with the disease itself: they are neither right nor wrong.
-        barred = {disease, *record.complications}
+        # Complications come with the disease, and it with what it is a complication of: neither right nor wrong.
+        barred = {disease, *record.complications, *parents.get(disease, ())}
         nearest = [names[i] for i in (-(cards @ vector)).argsort()[:24] if names[i] not in barred]
         near = [name for name in record.differentials if name in materials.by_name and name not in barred]
         wrong = rng.sample(nearest, min(4, len(nearest))) + rng.sample(near, min(1, len(near)))
