@@ -99,15 +99,12 @@ def build_answer_chain(
             return []
         return with_evidence(candidates, query, terms)
 
-    def triage(inputs: Mapping[str, Any]) -> Triage:
-        return flags.triage(inputs["query"], lang=lang)
-
     def preface(inputs: Mapping[str, Any]) -> str:
-        return triage_text(triage(inputs), lang)
+        return triage_text(flags.triage(inputs["query"], lang=lang), lang)
 
-    if llm is None:
-        body: Runnable[Any, str] = RunnableLambda(lambda inputs: extractive_answer(inputs["documents"], lang))
-    else:
+    excerpts: Runnable[Any, str] = RunnableLambda(lambda inputs: extractive_answer(inputs["documents"], lang))
+    body = excerpts
+    if llm is not None:
         prompt = ChatPromptTemplate.from_messages(
             [("system", _SYSTEM[lang]), MessagesPlaceholder("history", optional=True), ("human", _HUMAN[lang])]
         )
@@ -120,7 +117,8 @@ def build_answer_chain(
         for part in inputs:
             given.update(part)
         yield preface(given)
-        yield from body.stream(given)
+        # Where nothing fits there is nothing for a model to write about.
+        yield from (body if given["documents"] else excerpts).stream(given)
         yield f"\n\n{NOTICE[lang]}"
 
     async def astream_answer(inputs: Any) -> Any:
@@ -128,7 +126,7 @@ def build_answer_chain(
         async for part in inputs:
             given.update(part)
         yield preface(given)
-        async for piece in body.astream(given):
+        async for piece in (body if given["documents"] else excerpts).astream(given):
             yield piece
         yield f"\n\n{NOTICE[lang]}"
 

@@ -61,7 +61,7 @@ class Mix(NamedTuple):
 
 
 _EMBEDDING_MIX = Mix(written=2, synthetic=24, english=12)
-_RERANKER_MIX = Mix(written=1, synthetic=8, english=4)
+_RERANKER_MIX = Mix(written=1, synthetic=5, english=3)
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Recipe:
     embedding_lr: float = 2e-3
     matching_groups: int = 8_000
     reranker_mix: Mix = _RERANKER_MIX
-    matching_lr: float = 1e-3
+    matching_lr: float = 8e-4
     off_topic_repeats: int = 3
     reranker_group: int = 8
     reranker_batch: int = 8
-    reranker_lr: float = 8e-4
+    reranker_lr: float = 2.5e-4
 
 
 class GroupLoss(torch.nn.Module):
@@ -182,13 +182,13 @@ class Materials:
 def document_text(record: DiseaseRecord, rng: random.Random) -> str:
     """Return the record's card, its description often left out or cut, so that training is short.
 
-    Half of the cards have no description, a third a sentence or two of it, the rest are whole.
+    Most cards have no description, some a sentence or two of it, one in twelve is whole.
     """
     share = rng.random()
-    if share > 0.85:
+    if share > 0.92:
         return record.card()
     sentences = record.description.split("。")
-    kept = "" if share < 0.5 else "。".join(sentences[: rng.choice((1, 1, 2))])
+    kept = "" if share < 0.6 else "。".join(sentences[: rng.choice((1, 1, 2))])
     return f"疾病名称:{record.disease}\n症状表现:{record.symptoms_text}\n简要描述:{kept}"
 
 
@@ -248,6 +248,7 @@ def train_reranker(
         )  # fmt: skip
         dataset = Dataset.from_list(list(rows))
         CrossEncoderTrainer(model, arguments, train_dataset=dataset, loss=GroupLoss(model)).train()
+        model.save(str(base))
     model.half().save(str(out))
     shutil.rmtree(base)
     digests = (hashlib.blake2b(record.card().encode(), digest_size=8).hexdigest() for record in materials.records)
