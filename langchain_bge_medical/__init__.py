@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_bge_medical.chains import build_answer_chain
     from langchain_bge_medical.chat import ChatSession
+    from langchain_bge_medical.clinical.coverage import SymptomCoverage
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
@@ -33,6 +34,7 @@ _HOME = {
     "KnowledgeBaseError": "knowledge_base",
     "ModelNotFoundError": "model_files",
     "ScoreCache": "score_cache",
+    "SymptomCoverage": "clinical.coverage",
     "MedicalKBLoader": "document_loaders",
     "build_answer_chain": "chains",
     "build_hybrid_retriever": "retrievers",
@@ -53,6 +55,7 @@ __all__ = [
     "MedicalKBLoader",
     "ModelNotFoundError",
     "ScoreCache",
+    "SymptomCoverage",
     "__version__",
     "build_answer_chain",
     "build_hybrid_retriever",

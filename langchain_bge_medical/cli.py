@@ -280,13 +280,17 @@ def evaluate(
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = NameIndex(document.metadata for document in parts.documents)
     flags = default_red_flags()
-    report = compare_stages(labelled, _stages(parts, fetch_k), names)
     found: dict[str, list[Document]] = {}
 
-    def abstains(query: str) -> bool:
-        found.setdefault(query, parts.retriever.invoke(query))
-        return no_reliable_match(query, found[query], parts.lexicon)
+    def reranked(query: str) -> list[Document]:
+        if query not in found:
+            found[query] = parts.retriever.invoke(query)
+        return found[query]
 
+    def abstains(query: str) -> bool:
+        return no_reliable_match(query, reranked(query), parts.lexicon)
+
+    report = compare_stages(labelled, _stages(parts, fetch_k, reranked), names)
     report = {
         "n": report["n"],
         "model": parts.model,
@@ -340,6 +344,7 @@ def _assemble(
     """Put the two stages together; progress is shown for what may take more than two seconds."""
     from pydantic import ValidationError
 
+    from langchain_bge_medical.clinical.coverage import SymptomCoverage
     from langchain_bge_medical.clinical.lexicon import default_lexicon
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.embeddings import BGEEmbeddings
@@ -347,7 +352,9 @@ def _assemble(
     from langchain_bge_medical.vectorstores import stored_documents
 
     try:
-        compressor = BGERerankerCompressor(model_name=reranker, top_n=top_n, device=device, dtype=dtype)
+        compressor = BGERerankerCompressor(
+            model_name=reranker, top_n=top_n, device=device, dtype=dtype, adjust=SymptomCoverage()
+        )
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
@@ -375,24 +382,35 @@ def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
     return build_index(_counted(loader.lazy_load(), "embedding"), model, index)
 
 
-def _stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], list[str]]]:
+def _stages(
+    parts: Parts, fetch_k: int, reranked: Callable[[str], list[Document]]
+) -> dict[str, Callable[[str], list[str]]]:
+    """Return the rankers that `evaluate` compares: rerank is the model's order alone, blend adds the coverage."""
     from langchain_bge_medical.retrievers import BM25Retriever, build_hybrid_retriever, searchable_text
 
-    # The seed's complaint is about recall by vectors, and BM25 is what anybody has for free: both are always shown.
+    # Whatever --search is, both halves of recall are shown beside each other.
     to_text = searchable_text(parts.lexicon)
     dense = parts.vectorstore.as_retriever(search_kwargs={"k": fetch_k})
     lexical = BM25Retriever(documents=parts.documents, k=fetch_k, document_to_text=to_text)
     hybrid = build_hybrid_retriever(parts.vectorstore, parts.documents, fetch_k=fetch_k, document_to_text=to_text)
 
-    def names(retriever: BaseRetriever) -> Callable[[str], list[str]]:
-        return lambda query: [document.metadata["disease"] for document in retriever.invoke(query)[:fetch_k]]
+    def by_logit(query: str) -> list[Document]:
+        logits = {id(document): document.metadata["relevance_logit"] for document in reranked(query)}
+        in_recall_order = sorted(reranked(query), key=lambda document: document.metadata["recall_rank"])
+        known = [document for document in in_recall_order if logits[id(document)] is not None]
+        return sorted(known, key=lambda document: -logits[id(document)])
 
-    return {
-        "bm25": names(lexical),
-        "dense": names(dense),
-        "hybrid": names(hybrid),
-        "rerank": names(parts.retriever),
+    def names(find: Callable[[str], list[Document]]) -> Callable[[str], list[str]]:
+        return lambda query: [document.metadata["disease"] for document in find(query)[:fetch_k]]
+
+    stages = {
+        "bm25": lexical.invoke,
+        "dense": dense.invoke,
+        "hybrid": hybrid.invoke,
+        "rerank": by_logit,
+        "blend": reranked,
     }
+    return {stage: names(find) for stage, find in stages.items()}
 
 
 def _result(rank: int, document: Document) -> dict[str, Any]:

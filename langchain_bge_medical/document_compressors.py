@@ -35,7 +35,7 @@ _MAX_SHARED_PAIRS = 1_024
 _KEYS = frozenset(
     {
         *("relevance_score", "relevance_logit", "recall_rank", "rerank_rank"),
-        *("rerank_truncated", "rerank_fused", "rerank_failed"),
+        *("rerank_truncated", "rerank_fused", "rerank_adjustment", "rerank_failed"),
     }
 )
 
@@ -67,6 +67,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     - `recall_rank` and `rerank_rank`: 1-based places among the candidates and in the result.
     - `rerank_truncated`: only if the model did not see everything: `["query"]`, `["document"]` or both.
     - `rerank_fused`: `True` only if the order is a fusion of both stages (see `model_name`).
+    - `rerank_adjustment`: what `adjust` added to the logit before ordering, only if it is set.
     - `rerank_failed`: `True` only after a failure with `on_error="passthrough"`.
 
     Sorting is by logit and stable: equal documents keep the order of recall. `score_threshold` (kept if
@@ -106,6 +107,11 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     """Logits of pairs seen before; may be shared between compressors."""
     document_to_text: Callable[[Document], str] | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the model reads of a document; `None` is `page_content`."""
+    adjust: Callable[[str, Sequence[Document]], Sequence[float]] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Points to add to each document's logit before ordering, from the query and the candidates, e.g.
+    `SymptomCoverage()`. Scores and threshold stay the model's own; the points are in `rerank_adjustment`."""
     on_error: Literal["raise", "passthrough"] = "raise"
     """`passthrough` returns the first `top_n` candidates in order of recall, marked `rerank_failed`, and logs
     a WARNING, when the model cannot be loaded or fails."""
@@ -179,7 +185,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         try:
             texts = self._texts(documents)
             scores = self._ready().scores(query, texts).result()
-            kept = self._select(documents, texts, scores)
+            kept = self._select(query, documents, texts, scores)
         except Exception as error:
             if self.on_error == "raise":
                 run.on_chain_error(error)
@@ -216,7 +222,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         try:
             texts = self._texts(documents)
             scores = await asyncio.wrap_future(self._ready().scores(query, texts))
-            kept = self._select(documents, texts, scores)
+            kept = self._select(query, documents, texts, scores)
         except asyncio.CancelledError as error:
             await run.on_chain_error(error)
             raise
@@ -291,10 +297,18 @@ class BGERerankerCompressor(BaseDocumentCompressor):
                 )
         return texts
 
-    def _select(self, documents: Sequence[Document], texts: Sequence[str], scores: dict[str, _Score]) -> list[Document]:
+    def _select(
+        self, query: str, documents: Sequence[Document], texts: Sequence[str], scores: dict[str, _Score]
+    ) -> list[Document]:
         """Order, cut and annotate. Python's sort is stable, so that ties keep the order of recall."""
+        added = self._adjustments(query, documents)
         ranked = [(recall_rank, scores.get(text, _BLANK)) for recall_rank, text in enumerate(texts, start=1)]
-        ranked.sort(key=lambda item: item[1].order if texts[item[0] - 1] in scores else -math.inf, reverse=True)
+
+        def points(item: tuple[int, _Score]) -> float:
+            i = item[0] - 1
+            return item[1].order + (added[i] if added else 0.0) if texts[i] in scores else -math.inf
+
+        ranked.sort(key=points, reverse=True)
         fused = self._must_fuse(scores)
         if fused:
             places = enumerate(list(ranked), start=1)
@@ -302,10 +316,23 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             ranked.sort(key=lambda item: fusion[item[0]], reverse=True)
         if self.score_threshold is not None:
             ranked = [(rank, score) for rank, score in ranked if score.score >= self.score_threshold]
-        return [
+        kept = [
             _annotated(documents[recall_rank - 1], score, recall_rank, rerank_rank, fused)
             for rerank_rank, (recall_rank, score) in enumerate(ranked[: self.top_n], start=1)
         ]
+        if added:
+            for document in kept:
+                document.metadata["rerank_adjustment"] = added[document.metadata["recall_rank"] - 1]
+        return kept
+
+    def _adjustments(self, query: str, documents: Sequence[Document]) -> list[float]:
+        """Return what `adjust` gives each document; empty without it."""
+        if self.adjust is None:
+            return []
+        added = [float(value) for value in self.adjust(query, documents)]
+        if len(added) != len(documents) or not all(math.isfinite(value) for value in added):
+            raise ValueError(f"adjust must return a finite number for each of the {len(documents)} documents")
+        return added
 
     def _must_fuse(self, scores: dict[str, _Score]) -> bool:
         knows = getattr(self._ready().encoder(), "knows", None)

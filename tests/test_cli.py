@@ -105,7 +105,7 @@ def test_evaluate_prints_every_stage_and_what_the_knowledge_base_lacks(small_kb:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["n"] == 3
-    assert list(report["stages"]) == ["bm25", "dense", "hybrid", "rerank"]
+    assert list(report["stages"]) == ["bm25", "dense", "hybrid", "rerank", "blend"]
     assert {"hit@1", "hit@5", "mrr@10", "recall@50"} <= set(report["stages"]["rerank"])
     assert report["missing_from_kb"] == ["鼻息肉"]
     assert report["pairwise"]["n"] == 1

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "retrievers": {"clinical.lexicon"},
     "chains": CLINICAL,
     "clinical.lexicon": set(),
+    "clinical.coverage": {"clinical.lexicon", "clinical.polarity"},
     "clinical.polarity": {"clinical.lexicon"},
     "clinical.evidence": {"clinical.lexicon", "clinical.polarity"},
     "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
