@@ -56,5 +56,13 @@ class ChatSession:
                 if chunk.get("answer"):
                     pieces.append(chunk["answer"])
                     yield chunk["answer"]
-        finally:
-            self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]
+        except Exception:
+            self.said.pop()  # it was not answered: it can be said again and counts once
+            raise
+        except GeneratorExit:
+            self._remember(sentence, pieces)
+            raise
+        self._remember(sentence, pieces)
+
+    def _remember(self, sentence: str, pieces: list[str]) -> None:
+        self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]
