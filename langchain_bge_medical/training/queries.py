@@ -168,6 +168,8 @@ class QueryWriter:
 def roughen(text: str, rng: random.Random) -> str:
     """Return `text` as it might have been typed: another order of clauses, lost punctuation, a slip."""
     clauses = [clause for clause in re.split(r"[，,。；;！!？?]+", text) if clause.strip()]
+    if not clauses:
+        return text
     if len(clauses) > 2 and rng.random() < 0.35:
         if rng.random() < 0.5:
             clauses.pop(rng.randrange(len(clauses)))
