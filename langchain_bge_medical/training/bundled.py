@@ -1,7 +1,7 @@
-"""Train the two bundled models from scratch: `python -m langchain_bge_medical.training.bundled --out FOLDER`.
+"""Train the two bundled models from scratch: `python -m langchain_bge_medical.training.bundled --materials FILE`.
 
-Seeded; the recipe is `Recipe`, the data are the knowledge base, the symptom lexicon and the written complaints in
-`training/corpus`. Nothing is downloaded. About an hour on two cores with bf16 matrix units.
+Seeded; the recipe is `Recipe`, the data are what `training.materials` wrote. Nothing is downloaded. Minutes on a GPU,
+hours on two cores.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import argparse
 import hashlib
 import json
 import logging
-import random
+import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import (
@@ -26,316 +27,455 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from sentence_transformers.util import batch_to_device
 from transformers import (
     PreTrainedTokenizerFast,
+    TrainerCallback,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
     XLMRobertaModel,
     set_seed,
 )
 
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
-from langchain_bge_medical.document_loaders import MedicalKBLoader
-from langchain_bge_medical.knowledge_base import DiseaseRecord
 from langchain_bge_medical.model_files import RESOURCES
-from langchain_bge_medical.training.queries import Complaint, QueryWriter, leave_out, read_complaints, roughen
+from langchain_bge_medical.training.materials import Materials
 from langchain_bge_medical.training.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
 
-CORPUS = Path(__file__).parent / "corpus"
-_MINI_BATCH = 16
+# Pairs are scored in batches of about this many tokens, padding included.
+_MINI_BATCH_TOKENS = {"cpu": 3_072, "cuda": 131_072}
 _INIT_STD = 0.06  # about 1/√hidden
-
-
-class Mix(NamedTuple):
-    """How many queries of each kind are in one pass: per written complaint, and per disease."""
-
-    written: int
-    synthetic: int
-    english: int
-
-
-_EMBEDDING_MIX = Mix(written=2, synthetic=24, english=12)
-_RERANKER_MIX = Mix(written=1, synthetic=5, english=3)
+_BOS, _PAD, _EOS = 0, 1, 2  # training.tokenizer numbers them so
+_PAIR_SPECIALS = 4  # <s> query </s> </s> document </s>
+_RRF_K = 60
+# Of this many candidates of the first stage the reranker is to find the right one.
+_FETCH_K = 50
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every number of the training."""
 
-    seed: int = 20261122
-    max_length: int = 512
-    hidden: int = 192
+    seed: int = 20261126
+    embedding_hidden: int = 192
     embedding_layers: int = 3
-    reranker_layers: int = 4
-    embedding_mix: Mix = _EMBEDDING_MIX
-    embedding_epochs: int = 2
-    embedding_batch: int = 128
+    embedding_intermediate: int = 768
+    embedding_epochs: int = 4
+    embedding_batch: int = 512
     embedding_lr: float = 2e-3
-    matching_groups: int = 8_000
-    reranker_mix: Mix = _RERANKER_MIX
+    embedding_scale: float = 20.0
+    embedding_tokens: int = 256
+    term_weight: float = 0.5
+    term_batch: int = 256
+    reranker_hidden: int = 256
+    reranker_layers: int = 4
+    reranker_intermediate: int = 512
+    reranker_tokens: int = 256
+    group: int = 8
+    batch: int = 64
+    matching_epochs: int = 1
     matching_lr: float = 8e-4
-    off_topic_repeats: int = 3
-    reranker_group: int = 8
-    reranker_batch: int = 8
-    reranker_lr: float = 2.5e-4
+    epochs: int = 6
+    lr: float = 8e-4
+    rank_offset: float = 3.0
+    other_weight: float = 0.003
+    off_topic_repeats: int = 4
+    meaning_weight: float = 1.0
+
+
+class TokenStore:
+    """Token ids of many texts, end to end on the device, so that a batch is put together by arithmetic."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str], device: torch.device) -> None:
+        """Tokenise every text once, without special tokens."""
+        tokens = tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        ids = [np.array(row, np.int64) for row in tokens["input_ids"]]
+        lengths = torch.tensor([len(row) for row in ids])
+        self.ids = torch.from_numpy(np.concatenate(ids)).to(device)
+        self.lengths = lengths.to(device)
+        self.starts = (lengths.cumsum(0) - lengths).to(device)
+
+    def pair_lengths(
+        self, queries: torch.Tensor, documents: torch.Tensor, max_length: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return how many tokens of the query and of the document a pair has, and how many in all."""
+        query = self.lengths[queries].clamp(max=max_length * 3 // 4)
+        document = torch.minimum(self.lengths[documents], max_length - _PAIR_SPECIALS - query)
+        return query, document, query + document + _PAIR_SPECIALS
+
+    def pairs(self, queries: torch.Tensor, documents: torch.Tensor, max_length: int) -> dict[str, torch.Tensor]:
+        """Return `input_ids`, `token_type_ids` and `attention_mask` of the pairs, padded to the longest."""
+        query, document, total = (x[:, None] for x in self.pair_lengths(queries, documents, max_length))
+        place = torch.arange(int(total.max()), device=self.ids.device)[None]
+        ids = self._ends(place, total)
+        ids = torch.where((place >= 1) & (place <= query), self._at(queries, place - 1), ids)
+        in_document = (place >= query + 3) & (place < query + 3 + document)
+        ids = torch.where(in_document, self._at(documents, place - query - 3), ids)
+        types = ((place >= query + 3) & (place < total)).long()
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": (place < total).long()}
+
+    def texts(self, texts: torch.Tensor, max_length: int) -> dict[str, torch.Tensor]:
+        """Return the same of single texts."""
+        total = (self.lengths[texts].clamp(max=max_length - 2) + 2)[:, None]
+        place = torch.arange(int(total.max()), device=self.ids.device)[None]
+        inside = (place >= 1) & (place < total - 1)
+        ids = torch.where(inside, self._at(texts, place - 1), self._ends(place, total))
+        return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "attention_mask": (place < total).long()}
+
+    def _at(self, texts: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        return self.ids[(self.starts[texts][:, None] + place).clamp(0, len(self.ids) - 1)]
+
+    @staticmethod
+    def _ends(place: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+        """Return rows of separators that begin as a text does and are padded behind `total`."""
+        rows = torch.full((len(total), place.shape[1]), _EOS, device=place.device)
+        return rows.masked_fill(place == 0, _BOS).masked_fill(place >= total, _PAD)
 
 
 class GroupLoss(torch.nn.Module):
-    """Which document of the group is it (softmax), and is this one it at all (sigmoid), in equal parts.
-
-    A group for an off-topic query has no right document; only the sigmoid learns from it.
+    """Which document of the group is it (softmax), and is this one it at all (sigmoid).
 
     The softmax orders; the sigmoid makes a logit mean something by itself. Softmax alone gave a pair of two
-    empty texts a score of .98.
+    empty texts a score of .98. An off-topic query has no right document; only the sigmoid learns from it.
     """
 
-    def __init__(self, model: CrossEncoder) -> None:
+    def __init__(self, model: CrossEncoder, store: TokenStore, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
-
-    def forward(self, inputs: list[list[Any]], labels: list[torch.Tensor], **_: Any) -> torch.Tensor:
-        """Return the loss of queries `inputs[0]` with their document groups `inputs[1]`, all of one size."""
-        queries, groups = inputs
-        pairs = [(query, document) for query, group in zip(queries, groups, strict=True) for document in group]
-        device = self.model.device
-        scores = torch.empty(len(pairs), device=device)
-        # Short pairs are not padded to the length of the longest one.
-        by_length = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        for start in range(0, len(pairs), _MINI_BATCH):
-            part = by_length[start : start + _MINI_BATCH]
-            tokens = self.model.preprocess([pairs[i] for i in part])
-            part_scores = self.model(batch_to_device(tokens, device))["scores"]
-            scores = scores.index_put((torch.tensor(part, device=device),), part_scores.float().view(-1))
-        logits = scores.view(len(queries), -1)
-        target = torch.stack(list(labels)).float().to(device)
-        answered = target.sum(1) > 0  # an off-topic query has no right document, and nothing to order
-        order = torch.nn.functional.cross_entropy(logits[answered], target[answered].argmax(1), reduction="sum") / len(
-            logits
-        )
-        weight = torch.tensor(2.0, device=device)
-        meaning = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
-        return order + meaning
-
-
-class Materials:
-    """What both models are trained on, from one seed."""
-
-    def __init__(self, recipe: Recipe, kb: Path, corpus: Sequence[Path], kept_out: Sequence[str]) -> None:
-        """Read the knowledge base and the complaints, leaving out what is close to `kept_out`."""
+        self.store = store
         self.recipe = recipe
-        self.records = list(MedicalKBLoader(kb).lazy_records())
-        self.by_name = {record.disease: record for record in self.records}
-        written = [complaint for file in corpus for complaint in read_complaints(file)]
-        unknown = {complaint.disease for complaint in written if complaint.disease} - set(self.by_name)
-        if unknown:
-            logger.warning(
-                "complaints about %d diseases that the knowledge base lacks are not used: %s",
-                len(unknown),
-                unknown,
-            )
-        kept = list(leave_out(written, kept_out))
-        self.complaints = [complaint for complaint in kept if complaint.disease in self.by_name]
-        self.off_topic = [complaint for complaint in kept if not complaint.disease]
-        logger.info("%d records, %d of %d complaints kept", len(self.records), len(self.complaints), len(written))
-        self.lexicon = SymptomLexicon.load()
-        self.kept_out = kept_out
+        head = next(module for name, module in model.named_modules() if name.endswith(".classifier"))
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
-    def queries(self, mix: Mix, rng: random.Random) -> list[Complaint]:
-        """Return one shuffled pass over all queries: written ones, some roughened, and synthetic ones."""
-        writer = QueryWriter(self.records, self.lexicon, rng)
-        queries = [
-            Complaint(c.disease, c.query if i == 0 else roughen(c.query, rng))
-            for c in self.complaints
-            for i in range(mix.written)
-        ]
-        synthetic = [
-            Complaint(record.disease, roughen(writer.write(record), rng))
-            for record in self.records
-            for _ in range(mix.synthetic)
-        ]
-        english = [
-            Complaint(record.disease, writer.write(record, english=True))
-            for record in self.records
-            for _ in range(mix.english)
-        ]
-        queries += leave_out([*synthetic, *english], self.kept_out, limit=0.8)
-        rng.shuffle(queries)
-        return queries
+    def forward(self, inputs: list[list[Any]], labels: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Return the loss of `inputs[0]`, queries, with `inputs[1]`, their groups, both as places in the store.
 
-    def texts(self, rng: random.Random) -> Iterator[str]:
-        """Yield all there is to build a vocabulary from."""
-        for record in self.records:
-            yield record.card()
-            yield " ".join(record.aliases)
-        for entry in self.lexicon.entries.values():
-            yield " ".join((entry.term, *entry.colloquial, *entry.en))
-        for complaint in [*self.queries(self.recipe.embedding_mix, rng), *self.off_topic]:
-            yield complaint.query
+        `labels` is the right document's place in each group, or -1.
+        """
+        queries, groups = inputs
+        documents = torch.tensor(groups, device=self.store.ids.device)
+        asked = torch.tensor(queries, device=documents.device)[:, None].expand_as(documents)
+        logits = pair_logits(self.model, self.store, asked.flatten(), documents.flatten(), self.recipe.reranker_tokens)
+        logits = logits.view_as(documents)
+        right = labels.to(logits.device)
+        answered = right >= 0
+        target = torch.zeros_like(logits)
+        target[answered, right[answered]] = 1.0
+        order = torch.nn.functional.cross_entropy(logits[answered], right[answered], reduction="sum") / len(logits)
+        weight = torch.tensor(2.0, device=logits.device)
+        meaning = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+        return order + self.recipe.meaning_weight * meaning
 
 
-def document_text(record: DiseaseRecord, rng: random.Random) -> str:
-    """Return the record's card, its description often left out or cut, so that training is short.
+def pair_logits(
+    model: CrossEncoder, store: TokenStore, queries: torch.Tensor, documents: torch.Tensor, max_length: int
+) -> torch.Tensor:
+    """Return the logits of pairs of places in the store, in batches of similar length."""
+    _, _, lengths = store.pair_lengths(queries, documents, max_length)
+    order = lengths.argsort()
+    parts = []
+    for batch in _batches(lengths[order].tolist(), _MINI_BATCH_TOKENS[store.ids.device.type]):
+        chosen = order[batch]
+        features = store.pairs(queries[chosen], documents[chosen], max_length)
+        parts.append(_in_bfloat16(model, features)["scores"].float().view(-1))
+    return torch.cat(parts)[order.argsort()]
 
-    Most cards have no description, some a sentence or two of it, one in twelve is whole.
+
+def _in_bfloat16(model: torch.nn.Module, features: dict[str, torch.Tensor]) -> Any:
+    """Run the model with its weights rounded to bfloat16; they themselves stay and are updated in float32.
+
+    Autocast would leave the residual stream and the normalisations in float32, which for small models is most
+    of the time. A CPU runs them in float32: going back through attention in bfloat16 takes it many times longer.
     """
-    share = rng.random()
-    if share > 0.92:
-        return record.card()
-    sentences = record.description.split("。")
-    kept = "" if share < 0.6 else "。".join(sentences[: rng.choice((1, 1, 2))])
-    return f"疾病名称:{record.disease}\n症状表现:{record.symptoms_text}\n简要描述:{kept}"
+    if features["input_ids"].device.type == "cpu":
+        return model(features)
+    # The head stays in float32 (see GroupLoss), since rounded logits tie.
+    weights = {name: w if ".classifier." in name else w.bfloat16() for name, w in model.named_parameters()}
+    return torch.func.functional_call(model, weights, (features,))
 
 
-def train_embeddings(materials: Materials, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Train the bi-encoder with in-batch negatives and save it to `out`."""
-    recipe = materials.recipe
+def _batches(ascending: Sequence[int], budget: int) -> Iterator[slice]:
+    start = 0
+    for end in range(1, len(ascending) + 1):
+        if end == len(ascending) or (end + 1 - start) * ascending[end] > budget:
+            yield slice(start, end)
+            start = end
+
+
+class RetrievalLoss(torch.nn.Module):
+    """Which of all diseases is it, and which of the batch's clinical terms does this everyday phrase mean."""
+
+    def __init__(self, model: SentenceTransformer, materials: Materials, store: TokenStore, recipe: Recipe) -> None:
+        """Take the store of the documents' variants, the queries, and the phrases and terms, in this order."""
+        super().__init__()
+        self.model = model
+        self.store = store
+        self.recipe = recipe
+        self.rng = np.random.default_rng(recipe.seed)
+        self.variants = len(materials.documents[0])
+        self.first_document = np.arange(len(materials.documents)) * self.variants
+        self.first_query = len(materials.documents) * self.variants
+        self.first_phrase = self.first_query + len(materials.queries)
+        self.terms = materials.terms
+        self.neutral = torch.zeros(len(materials.diseases), len(materials.diseases), dtype=torch.bool)
+        for i, others in enumerate(materials.neutral):
+            self.neutral[i, others] = True
+        self.neutral = self.neutral.to(model.device)
+
+    def forward(self, features: list[Any], labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch of places of queries and the places of their diseases."""
+        asked = self._embed(self.first_query + features[0]["input_ids"].cpu().numpy())
+        chosen = self.rng.integers(self.variants, size=len(self.first_document))
+        documents = self._embed(self.first_document + chosen)
+        similarity = asked @ documents.T * self.recipe.embedding_scale
+        right = labels.to(similarity.device)
+        loss = torch.nn.functional.cross_entropy(similarity.masked_fill(self.neutral[right], -torch.inf), right)
+        picked = {self.terms[i][1]: i for i in self.rng.integers(len(self.terms), size=self._term_batch)}
+        if len(picked) > 1:
+            phrases = self.first_phrase + 2 * np.array(list(picked.values()))
+            close = self._embed(phrases) @ self._embed(phrases + 1).T * self.recipe.embedding_scale
+            means = torch.nn.functional.cross_entropy(close, torch.arange(len(close), device=close.device))
+            loss = loss + self.recipe.term_weight * means
+        return loss
+
+    @property
+    def _term_batch(self) -> int:
+        return self.recipe.term_batch if self.terms else 0
+
+    def _embed(self, places: np.ndarray) -> torch.Tensor:
+        """Return unit vectors in float32, in batches of similar length."""
+        texts = torch.from_numpy(places).to(self.store.ids.device)
+        order = self.store.lengths[texts].argsort()
+        lengths = self.store.lengths[texts[order]].clamp(max=self.recipe.embedding_tokens - 2) + 2
+        parts = []
+        for batch in _batches(lengths.tolist(), _MINI_BATCH_TOKENS[texts.device.type]):
+            features = self.store.texts(texts[order[batch]], self.recipe.embedding_tokens)
+            parts.append(_in_bfloat16(self.model, features)["sentence_embedding"].float())
+        vectors: torch.Tensor = torch.nn.functional.normalize(torch.cat(parts)[order.argsort()], dim=-1)
+        return vectors
+
+
+class _PlaceCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  # ships no types
+    """Hands the loss the places of queries in its store, where the trainer expects token ids."""
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "query_input_ids": torch.tensor([row["query"] for row in features]),
+            "label": torch.tensor([row["label"] for row in features]),
+        }
+
+
+def train_embeddings(materials: Materials, recipe: Recipe, out: Path, device: str) -> None:
+    """Train the bi-encoder, with all other diseases as negatives, and save it with its tokenizer to `out`."""
     set_seed(recipe.seed)
-    rng = random.Random(recipe.seed)  # noqa: S311 - a seed, not a secret
-    config = _config(recipe, tokenizer, recipe.embedding_layers, init_std=0.02)
+    tokenizer = build_tokenizer(materials.texts(), recipe.embedding_tokens)
+    shape = (recipe.embedding_hidden, recipe.embedding_intermediate, recipe.embedding_layers, recipe.embedding_tokens)
     base = out.with_name(out.name + ".base")
-    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(base)
+    XLMRobertaModel(_config(tokenizer, *shape, init_std=0.02), add_pooling_layer=False).save_pretrained(base)
     tokenizer.save_pretrained(base)
-    transformer = Transformer(str(base), max_seq_length=192)
-    model = SentenceTransformer(modules=[transformer, Pooling(recipe.hidden, "mean"), Normalize()], device="cpu")
-    rows = [
-        {"query": query, "document": document_text(materials.by_name[disease], rng)}
-        for _ in range(recipe.embedding_epochs)
-        for disease, query in materials.queries(recipe.embedding_mix, rng)
-    ]
+    modules = [Transformer(str(base)), Pooling(recipe.embedding_hidden, "mean"), Normalize()]
+    model = SentenceTransformer(modules=modules, device=device)
+    texts = [text for documents in materials.documents for text in documents]
+    texts += [query.text for query in materials.queries] + [text for pair in materials.terms for text in pair]
+    loss = RetrievalLoss(model, materials, TokenStore(tokenizer, texts, model.device), recipe)
+    rows = [{"query": i, "label": query.disease} for i, query in enumerate(materials.queries) if query.disease >= 0]
     arguments = SentenceTransformerTrainingArguments(
-        **_shared(recipe, out), learning_rate=recipe.embedding_lr, num_train_epochs=1,
-        per_device_train_batch_size=recipe.embedding_batch, batch_sampler=BatchSamplers.NO_DUPLICATES,
+        **_shared(recipe, out, device), learning_rate=recipe.embedding_lr, num_train_epochs=recipe.embedding_epochs,
+        per_device_train_batch_size=recipe.embedding_batch,
     )  # fmt: skip
-    loss = MultipleNegativesRankingLoss(model, scale=20)
-    trainer = SentenceTransformerTrainer(model, arguments, train_dataset=Dataset.from_list(rows), loss=loss)
-    trainer.train()
+    collator = _PlaceCollator(model.preprocess)
+    dataset = Dataset.from_list(rows)
+    SentenceTransformerTrainer(model, arguments, train_dataset=dataset, loss=loss, data_collator=collator).train()
     model.half().save(str(out))
     shutil.rmtree(base)
 
 
-def train_reranker(
-    materials: Materials, tokenizer: PreTrainedTokenizerFast, embeddings: SentenceTransformer, out: Path
-) -> None:
+def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTransformer, out: Path) -> None:
     """Train the cross-encoder on groups of one right and several wrong documents, and save it to `out`."""
-    recipe = materials.recipe
     set_seed(recipe.seed + 1)
-    rng = random.Random(recipe.seed + 1)  # noqa: S311
-    network = XLMRobertaForSequenceClassification(
-        _config(recipe, tokenizer, recipe.reranker_layers, init_std=_INIT_STD)
-    )
+    device, tokenizer = str(embeddings.device), embeddings.tokenizer
+    tokenizer.model_max_length = recipe.reranker_tokens
+    shape = (recipe.reranker_hidden, recipe.reranker_intermediate, recipe.reranker_layers, recipe.reranker_tokens)
+    network = XLMRobertaForSequenceClassification(_config(tokenizer, *shape, init_std=_INIT_STD))
     _start_as_matcher(network, embeddings)
     base = out.with_name(out.name + ".base")
     network.save_pretrained(base)
     tokenizer.save_pretrained(base)
-    # Without dropout, plain matrix products train faster on a CPU than the fused kernel.
-    eager = {"attn_implementation": "eager"}
-    model = CrossEncoder(str(base), device="cpu", max_length=recipe.max_length, model_kwargs=eager)
-    stages = (
-        ("matching", _matching_groups(materials, rng), recipe.matching_lr),
-        ("whole records", _groups(materials, embeddings, rng), recipe.reranker_lr),
-    )
-    for stage, rows, learning_rate in stages:
-        logger.info("reranker: %s", stage)
+    model = CrossEncoder(str(base), device=device)
+    first_stage = FirstStage(materials, embeddings)
+    variants = len(materials.documents[0])
+    texts = [text for documents in materials.documents for text in documents]
+    asked = len(texts)
+    texts += [query.text for query in materials.queries]
+    invented = len(texts)
+    texts += [text for group in materials.groups for text in (group.query, *group.documents)]
+    watched = len(texts)
+    texts += [query.text for query in materials.watched]
+    store = TokenStore(tokenizer, texts, model.device)
+    loss = GroupLoss(model, store, recipe)
+
+    def hit_at_1(among: Callable[[int], bool] = lambda _: True) -> float:
+        return _watched_hits(model, store, materials, first_stage, watched, variants, recipe.reranker_tokens, among)
+
+    matching = _matching_rows(materials, invented)
+    ranking = _ranking_rows(materials, recipe, first_stage, asked, variants)
+    for stage, rows, learning_rate, epochs in (
+        ("matching", matching, recipe.matching_lr, recipe.matching_epochs),
+        ("ranking", ranking, recipe.lr, 1),
+    ):
+        if not len(rows["label"]):
+            continue
         arguments = CrossEncoderTrainingArguments(
-            **_shared(recipe, out), learning_rate=learning_rate, num_train_epochs=1,
-            per_device_train_batch_size=recipe.reranker_batch,
+            **_shared(recipe, out, device), learning_rate=learning_rate, num_train_epochs=epochs,
+            per_device_train_batch_size=recipe.batch,
         )  # fmt: skip
-        dataset = Dataset.from_list(list(rows))
-        CrossEncoderTrainer(model, arguments, train_dataset=dataset, loss=GroupLoss(model)).train()
-        model.save(str(base))
+        dataset = Dataset.from_dict(rows)
+        callbacks = [_Watch(hit_at_1, max(1, len(dataset) // recipe.batch // 4))] if materials.watched else []
+        logger.info("reranker: %s, %d groups", stage, len(dataset))
+        CrossEncoderTrainer(model, arguments, train_dataset=dataset, loss=loss, callbacks=callbacks).train()
+    if materials.watched:
+        unseen = {materials.diseases.index(name) for name in materials.unseen}
+        for name, among in (("all", lambda i: True), ("unseen diseases", lambda i: i in unseen)):
+            logger.info("watched, %s: first stage %s, reranked %s", name, first_stage.hits(among), hit_at_1(among))
     model.half().save(str(out))
     shutil.rmtree(base)
-    digests = (hashlib.blake2b(record.card().encode(), digest_size=8).hexdigest() for record in materials.records)
+    digests = (hashlib.blake2b(cards[0].encode(), digest_size=8).hexdigest() for cards in materials.documents)
     (out / "known_documents.txt").write_text("\n".join(digests) + "\n", "utf-8")
 
 
-def _matching_groups(materials: Materials, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Yield a few findings as patients say them, with short invented records of which one has them all.
+class FirstStage:
+    """The candidates that hybrid recall would give: vectors and words merged by reciprocal rank."""
 
-    On these short pairs the model learns that attention is for matching, in minutes; on whole records from the
-    start the loss hardly moved in that time. Because the records are invented, it learns no disease by heart.
-    """
-    recipe, lexicon = materials.recipe, materials.lexicon
-    names = [record.disease for record in materials.records]
-    terms = list(lexicon.entries)
+    def __init__(self, materials: Materials, embeddings: SentenceTransformer) -> None:
+        """Rank all diseases for all queries, those watched too."""
+        self._materials = materials
+        cards = embeddings.encode([documents[0] for documents in materials.documents], batch_size=64)
 
-    def said(term: str) -> str:
-        entry = lexicon.entries[term]
-        chance = rng.random()
-        if chance < 0.35 or not entry.colloquial:
-            return term
-        return rng.choice(entry.en) if chance > 0.85 and entry.en else rng.choice(entry.colloquial)
+        def ranked(queries: Sequence[Any]) -> np.ndarray:
+            if not queries:
+                return np.zeros((0, len(cards)), dtype=np.int64)
+            vectors = embeddings.encode([query.text for query in queries], batch_size=256, show_progress_bar=False)
+            dense = (-(vectors @ cards.T)).argsort(1)[:, :_FETCH_K]
+            scores = np.zeros((len(queries), len(cards)))
+            for i, query in enumerate(queries):
+                scores[i, dense[i]] += 1 / (_RRF_K + 1 + np.arange(dense.shape[1]))
+                scores[i, query.lexical] += 1 / (_RRF_K + 1 + np.arange(len(query.lexical)))
+            order: np.ndarray = (-scores).argsort(1, kind="stable")
+            return order
 
-    def record(symptoms: Sequence[str]) -> str:
-        filled = [*symptoms, *rng.sample(terms, rng.randint(0, 4))]
-        rng.shuffle(filled)
-        return f"疾病名称:{rng.choice(names)}\n症状表现:{'、'.join(filled)}\n简要描述:"
+        self.order = ranked(materials.queries)
+        self.watched = ranked(materials.watched)
 
-    for _ in range(recipe.matching_groups):
-        asked = rng.sample(terms, rng.choice((1, 1, 2, 2, 3, 4)))
-        query = rng.choice(("，", " ", ",", "、", "，还")).join(said(term) for term in asked)
-        wrong = []
-        for i in range(recipe.reranker_group - 1):
-            # Two records have all but one of the findings, the others have none of them.
-            shared = rng.sample(asked, len(asked) - 1) if i < 2 else []
-            wrong.append(record([*shared, *rng.sample(terms, len(asked) - len(shared))]))
-        group = [(1.0, record(asked)), *((0.0, text) for text in wrong)]
-        rng.shuffle(group)
-        yield {
-            "query": query,
-            "documents": [text for _, text in group],
-            "label": [label for label, _ in group],
-        }
+    def hits(self, among: Callable[[int], bool]) -> float:
+        """Return hit@1 over the watched queries whose first relevant disease is `among` those."""
+        hits = [
+            int(self.watched[i][0]) in query.relevant
+            for i, query in enumerate(self._materials.watched)
+            if query.relevant and among(query.relevant[0])
+        ]
+        return round(sum(hits) / max(1, len(hits)), 4)
 
 
-def _groups(materials: Materials, embeddings: SentenceTransformer, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Yield a query with its right document and hard, near and random wrong ones, the right one anywhere."""
-    recipe, names = materials.recipe, [record.disease for record in materials.records]
-    queries = materials.queries(recipe.reranker_mix, rng) + materials.off_topic * recipe.off_topic_repeats
-    rng.shuffle(queries)
-    parents: dict[str, set[str]] = {}
-    for record in materials.records:
-        for complication in record.complications:
-            parents.setdefault(complication, set()).add(record.disease)
-    cards = embeddings.encode([record.card() for record in materials.records], batch_size=64)
-    asked = embeddings.encode([query for _, query in queries], batch_size=128)
-    for (disease, query), vector in zip(queries, asked, strict=True):
-        if not disease:
-            group = rng.sample(names, recipe.reranker_group)
-            documents = [document_text(materials.by_name[name], rng) for name in group]
-            yield {"query": query, "documents": documents, "label": [0.0] * len(group)}
-            continue
-        record = materials.by_name[disease]
-        # Complications come with the disease, and it with what it is a complication of: neither right nor wrong.
-        barred = {disease, *record.complications, *parents.get(disease, ())}
-        nearest = [names[i] for i in (-(cards @ vector)).argsort()[:24] if names[i] not in barred]
-        near = [name for name in record.differentials if name in materials.by_name and name not in barred]
-        wrong = rng.sample(nearest, min(4, len(nearest))) + rng.sample(near, min(1, len(near)))
-        while len(set(wrong)) < recipe.reranker_group - 1:
-            if (other := rng.choice(names)) not in barred:
-                wrong.append(other)
-        group = [disease, *list(dict.fromkeys(wrong))[: recipe.reranker_group - 1]]
-        rng.shuffle(group)
-        yield {
-            "query": query,
-            "documents": [document_text(materials.by_name[name], rng) for name in group],
-            "label": [float(name == disease) for name in group],
-        }
+def _ranking_rows(
+    materials: Materials, recipe: Recipe, first_stage: FirstStage, asked: int, variants: int
+) -> dict[str, Any]:
+    """Return groups for all epochs: the right disease, likelier wrong ones the better the first stage ranks them."""
+    rng = np.random.default_rng(recipe.seed)
+    count = len(materials.diseases)
+    # Watched diseases that must stay unseen are no document to train on either.
+    unseen = np.array([name in set(materials.unseen) for name in materials.diseases])
+    right = np.array([query.disease for query in materials.queries])
+    weight = np.full((len(right), count), recipe.other_weight)
+    candidates = first_stage.order[:, :_FETCH_K]
+    by_rank = 1 / (np.arange(candidates.shape[1]) + recipe.rank_offset)
+    np.put_along_axis(weight, candidates, by_rank[None], axis=1)
+    weight[:, unseen] = 0
+    for i, disease in enumerate(right):
+        if disease >= 0:
+            weight[i, [disease, *materials.neutral[disease]]] = 0
+    size = min(recipe.group, count - 1 - int(unseen.sum()) - max(map(len, materials.neutral), default=0))
+    repeats = np.concatenate([np.arange(len(right)), *[np.flatnonzero(right < 0)] * (recipe.off_topic_repeats - 1)])
+    queries, documents, labels = [], [], []
+    with np.errstate(divide="ignore"):
+        log_weight = np.log(weight)
+    for _ in range(recipe.epochs):
+        order = rng.permutation(repeats)
+        for part in np.array_split(order, max(1, len(order) // 8_192)):
+            chosen = (log_weight[part] + rng.gumbel(size=(len(part), count))).argsort(1)[:, ::-1][:, :size].copy()
+            place = rng.integers(size, size=len(part))
+            answered = right[part] >= 0
+            chosen[answered, place[answered]] = right[part][answered]
+            # A third of the documents are the whole card, as they are searched; the rest vary.
+            variant = rng.integers(variants, size=chosen.shape) * (rng.random(chosen.shape) > 1 / 3)
+            queries.append(asked + part)
+            documents.append(chosen * variants + variant)
+            labels.append(np.where(answered, place, -1))
+    return {
+        "query": np.concatenate(queries),
+        "documents": np.concatenate(documents).astype(np.int32).tolist(),
+        "label": np.concatenate(labels),
+    }
 
 
-def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, layers: int, *, init_std: float) -> XLMRobertaConfig:
+def _matching_rows(materials: Materials, start: int) -> dict[str, Any]:
+    size = 1 + len(materials.groups[0].documents) if materials.groups else 1
+    first = start + size * np.arange(len(materials.groups))
+    return {
+        "query": first,
+        "documents": (first[:, None] + 1 + np.arange(size - 1)[None]).tolist(),
+        "label": [group.right for group in materials.groups],
+    }
+
+
+def _watched_hits(
+    model: CrossEncoder,
+    store: TokenStore,
+    materials: Materials,
+    first_stage: FirstStage,
+    start: int,
+    variants: int,
+    max_length: int,
+    among: Callable[[int], bool],
+) -> float:
+    """Return hit@1 of the reranked candidates of the watched queries."""
+    chosen = [i for i, query in enumerate(materials.watched) if query.relevant and among(query.relevant[0])]
+    if not chosen:
+        return math.nan
+    candidates = torch.tensor(first_stage.watched[chosen][:, :_FETCH_K].copy(), device=store.ids.device)
+    queries = start + torch.tensor(chosen, device=store.ids.device)[:, None].expand_as(candidates)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = pair_logits(model, store, queries.flatten(), candidates.flatten() * variants, max_length)
+    model.train(was_training)
+    best = candidates.gather(1, logits.view_as(candidates).argmax(1, keepdim=True)).flatten().tolist()
+    hits = [best[row] in materials.watched[i].relevant for row, i in enumerate(chosen)]
+    return round(sum(hits) / len(hits), 4)
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Logs how the watched queries do, now and then."""
+
+    def __init__(self, hit_at_1: Callable[[], float], every: int) -> None:
+        self._hit_at_1 = hit_at_1
+        self._every = every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self._every == 0:
+            logger.info("step %d: watched hit@1 %s", state.global_step, self._hit_at_1())
+
+
+def _config(
+    tokenizer: PreTrainedTokenizerFast, hidden: int, intermediate: int, layers: int, max_length: int, *, init_std: float
+) -> XLMRobertaConfig:
     return XLMRobertaConfig(
-        vocab_size=len(tokenizer), hidden_size=recipe.hidden, num_hidden_layers=layers,
-        num_attention_heads=recipe.hidden // 32, intermediate_size=4 * recipe.hidden,
-        max_position_embeddings=recipe.max_length + 2, type_vocab_size=2, layer_norm_eps=1e-5,
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // 32, intermediate_size=intermediate,
+        max_position_embeddings=max_length + 2, type_vocab_size=2, layer_norm_eps=1e-5,
         initializer_range=init_std, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=1,
-        bos_token_id=0, pad_token_id=1, eos_token_id=2,
+        bos_token_id=_BOS, pad_token_id=_PAD, eos_token_id=_EOS,
     )  # fmt: skip
 
 
@@ -349,8 +489,10 @@ def _start_as_matcher(network: XLMRobertaForSequenceClassification, embeddings: 
     encoder = network.roberta
     with torch.no_grad():
         table = encoder.embeddings
-        words = embeddings[0].auto_model.embeddings.word_embeddings.weight
-        table.word_embeddings.weight.copy_(words * (0.04 / words.std()))
+        words = embeddings[0].auto_model.embeddings.word_embeddings.weight.float().cpu()
+        table.word_embeddings.weight.normal_(0, 0.04)
+        shared = min(words.shape[1], table.word_embeddings.weight.shape[1])
+        table.word_embeddings.weight[:, :shared].copy_(words[:, :shared] * (0.04 / words.std()))
         table.position_embeddings.weight.normal_(0, 0.012)
         table.token_type_embeddings.weight.normal_(0, 0.04)
         for layer in encoder.encoder.layer:
@@ -358,39 +500,33 @@ def _start_as_matcher(network: XLMRobertaForSequenceClassification, embeddings: 
             attention.key.weight.copy_(attention.query.weight)
 
 
-def _shared(recipe: Recipe, out: Path) -> dict[str, Any]:
+def _shared(recipe: Recipe, out: Path, device: str) -> dict[str, Any]:
     return {
         "output_dir": str(out) + ".trainer", "seed": recipe.seed, "data_seed": recipe.seed,
-        "use_cpu": True, "bf16": True,
+        "use_cpu": device == "cpu",
         "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "max_grad_norm": 1.0, "weight_decay": 0.01,
-        "save_strategy": "no", "report_to": "none", "logging_steps": 100,
+        "save_strategy": "no", "report_to": "none", "logging_steps": 100, "disable_tqdm": True,
     }  # fmt: skip
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train both models and write them, with the recipe, into `--out`."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--materials", type=Path, required=True, help="what training.materials wrote")
     parser.add_argument("--out", type=Path, default=RESOURCES, help="the models' parent folder")
-    parser.add_argument("--kb", type=Path, default=RESOURCES / "medical_knowledge.json")
-    parser.add_argument("--corpus", type=Path, nargs="*", default=sorted(CORPUS.glob("*.jsonl")))
-    parser.add_argument("--keep-out", type=Path, nargs="*", default=[], help="evaluation queries, JSON Lines")
-    parser.add_argument(
-        "--only", choices=("embeddings", "reranker"), help="reranker alone takes the bi-encoder in --out"
-    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", choices=("embeddings", "reranker"), help="reranker takes the bi-encoder in --out")
     parser.add_argument("--recipe", type=json.loads, default={}, help="a JSON object of recipe values to change")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     recipe = Recipe(**options.recipe)
-    kept_out = [json.loads(line)["query"] for file in options.keep_out for line in file.read_text("utf-8").splitlines()]
-    materials = Materials(recipe, options.kb, options.corpus, kept_out)
+    materials = Materials.load(options.materials)
     folder = options.out / "bundled_embeddings"
     if options.only != "reranker":
-        tokenizer = build_tokenizer(materials.texts(random.Random(recipe.seed)), recipe.max_length)  # noqa: S311
-        train_embeddings(materials, tokenizer, folder)
+        train_embeddings(materials, recipe, folder, options.device)
     if options.only != "embeddings":
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        embeddings = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
-        train_reranker(materials, tokenizer, embeddings, options.out / "bundled_reranker")
+        embeddings = SentenceTransformer(str(folder), device=options.device, model_kwargs={"dtype": torch.float32})
+        train_reranker(materials, recipe, embeddings, options.out / "bundled_reranker")
     for folder in options.out.glob("bundled_*/"):
         (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", "utf-8")
 

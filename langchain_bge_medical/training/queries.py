@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -105,9 +106,14 @@ def leave_out(complaints: Iterable[Complaint], kept_out: Sequence[str], *, limit
         The rest, in order.
     """
     protected = [_pairs_of(text) for text in kept_out]
+    holders: dict[str, list[int]] = {}
+    for i, pairs in enumerate(protected):
+        for pair in pairs:
+            holders.setdefault(pair, []).append(i)
     for complaint in complaints:
         own = _pairs_of(complaint.query)
-        if not any(len(own & other) > limit * max(min(len(own), len(other)), 8) for other in protected):
+        shared = Counter(i for pair in own for i in holders.get(pair, ()))
+        if not any(n > limit * max(min(len(own), len(protected[i])), 8) for i, n in shared.items()):
             yield complaint
 
 
