@@ -216,6 +216,32 @@ class BGECrossEncoder(BaseCrossEncoder):
                 self.cache.set_many({keys[i]: logits[i] for i in wanted})
         return [PairLogit(logits[i], pair.query_tokens_cut, pair.document_tokens_cut) for i, pair in enumerate(encoded)]
 
+    def token_counts(self, text_pairs: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many tokens the model reads of each pair, special ones included and what is cut left out.
+
+        Args:
+            text_pairs: `(query, document)` pairs. May be empty.
+
+        Returns:
+            One count per pair, in the order given.
+
+        Raises:
+            ValueError: If a pair is not two texts, or one of them is blank.
+        """
+        pairs = _checked_pairs(text_pairs)
+        if not pairs:
+            return []
+        with self._lock:
+            self._load()
+            return [len(pair.input_ids) for pair in self._encode(pairs)]
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens that go into one batch, padding included."""
+        with self._lock:
+            self._load()
+            return self.batch_tokens or (_BATCH_TOKENS_CPU if self._device == "cpu" else _BATCH_TOKENS_GPU)
+
     def knows(self, document: str) -> bool:
         """Return whether the model may be trusted with this document's rank alone.
 
@@ -290,8 +316,7 @@ class BGECrossEncoder(BaseCrossEncoder):
 
     def _batches(self, wanted: Iterable[int], encoded: Sequence[_Pair]) -> Iterator[list[int]]:
         """Yield positions in batches of similar length whose padded size keeps to the budget."""
-        default = _BATCH_TOKENS_CPU if self._device == "cpu" else _BATCH_TOKENS_GPU
-        budget = self.batch_tokens or default
+        budget = self.token_budget
         batch: list[int] = []
         # Longest first, so that too large a budget fails at once and not at the end.
         for i in sorted(wanted, key=lambda i: len(encoded[i].input_ids), reverse=True):

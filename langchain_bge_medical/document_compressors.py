@@ -9,10 +9,8 @@ import math
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -20,16 +18,12 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_bge_medical.score_cache import ScoreCache
-
-if TYPE_CHECKING:
-    from langchain_bge_medical.cross_encoders import PairLogit
+from langchain_bge_medical.serving.scheduler import Admission, Pair, PairScore, ScoringEngine
 
 logger = logging.getLogger(__name__)
 
 # Reciprocal rank fusion's usual constant (Cormack, Clarke and Büttcher 2009).
 _RRF_K = 60
-# Pairs that waiting calls may put into one run of the model; more wait for the next run.
-_MAX_SHARED_PAIRS = 1_024
 
 # What this compressor writes; left by an earlier one, it is taken away first.
 _KEYS = frozenset(
@@ -40,19 +34,7 @@ _KEYS = frozenset(
 )
 
 
-class _Score(NamedTuple):
-    """What the encoder says of one document; `logit` is None where there is none."""
-
-    score: float
-    logit: float | None
-    truncated: tuple[str, ...] = ()
-
-    @property
-    def order(self) -> float:
-        return self.score if self.logit is None else self.logit
-
-
-_BLANK = _Score(0.0, None)
+_BLANK = PairScore(0.0, None)
 
 
 class BGERerankerCompressor(BaseDocumentCompressor):
@@ -116,11 +98,16 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     """`passthrough` returns the first `top_n` candidates in order of recall, marked `rerank_failed`, and logs
     a WARNING, when the model cannot be loaded or fails."""
 
-    _runtime: _Runtime | None = PrivateAttr(default=None)
+    engine: ScoringEngine | Admission | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A ready scoring engine, instead of a name: the queue that several compressors and a service share. With an
+    `Admission` of one, the compressor is good for one call."""
+
+    _own_engine: tuple[int, ScoringEngine] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _one_source(self) -> BGERerankerCompressor:
-        if self.cross_encoder is not None:
+        ready = next((name for name in ("engine", "cross_encoder") if getattr(self, name) is not None), None)
+        if ready is not None:
             clash = self.model_fields_set & {
                 "model_name",
                 "revision",
@@ -129,15 +116,16 @@ class BGERerankerCompressor(BaseDocumentCompressor):
                 "dtype",
                 "batch_tokens",
                 "cache",
+                *({"cross_encoder"} - {ready}),
             }
             if clash:
-                raise ValueError(f"cross_encoder comes with its own {', '.join(sorted(clash))}; give one or the other")
+                raise ValueError(f"{ready} comes with its own {', '.join(sorted(clash))}; give one or the other")
         elif self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in [0, 1] as relevance_score does, got {self.score_threshold}")
         return self
 
     def __getstate__(self) -> dict[Any, Any]:
-        return {**super().__getstate__(), "__pydantic_private__": {"_runtime": None}}
+        return {**super().__getstate__(), "__pydantic_private__": {"_own_engine": None}}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> BGERerankerCompressor:
         return self.model_copy()
@@ -145,7 +133,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     def model_copy(self, **kwargs: Any) -> BGERerankerCompressor:
         """Return a copy that loads its own model, since the copy's settings may differ."""
         copied = super().model_copy(**kwargs)
-        copied._runtime = None
+        copied._own_engine = None
         return copied
 
     def warmup(self) -> None:
@@ -184,7 +172,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         started = time.perf_counter()
         try:
             texts = self._texts(documents)
-            scores = self._ready().scores(query, texts).result()
+            pairs = _pairs(query, texts)
+            scores = _by_text(pairs, self._ready().submit(pairs).result() if pairs else [])
             kept = self._select(query, documents, texts, scores)
         except Exception as error:
             if self.on_error == "raise":
@@ -221,7 +210,9 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         started = time.perf_counter()
         try:
             texts = self._texts(documents)
-            scores = await asyncio.wrap_future(self._ready().scores(query, texts))
+            pairs = _pairs(query, texts)
+            scored = await asyncio.wrap_future(self._ready().submit(pairs)) if pairs else []
+            scores = _by_text(pairs, scored)
             kept = self._select(query, documents, texts, scores)
         except asyncio.CancelledError as error:
             await run.on_chain_error(error)
@@ -261,15 +252,18 @@ class BGERerankerCompressor(BaseDocumentCompressor):
 
     def _with_texts_as_given(self) -> BGERerankerCompressor:
         plain = self.model_copy(update={"document_to_text": None})
-        plain._runtime = self._ready()
+        self._ready()
+        plain._own_engine = self._own_engine
         return plain
 
-    def _ready(self) -> _Runtime:
+    def _ready(self) -> ScoringEngine | Admission:
+        if self.engine is not None:
+            return self.engine
         # A thread does not survive a fork, so that a child of one makes its own.
-        with _runtime_lock:
-            if self._runtime is None or self._runtime.pid != os.getpid():
-                self._runtime = _Runtime(self._make_encoder)
-            return self._runtime
+        with _engine_lock:
+            if self._own_engine is None or self._own_engine[0] != os.getpid():
+                self._own_engine = os.getpid(), ScoringEngine(self._make_encoder)
+            return self._own_engine[1]
 
     def _make_encoder(self) -> BaseCrossEncoder:
         if self.cross_encoder is not None:
@@ -298,13 +292,13 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         return texts
 
     def _select(
-        self, query: str, documents: Sequence[Document], texts: Sequence[str], scores: dict[str, _Score]
+        self, query: str, documents: Sequence[Document], texts: Sequence[str], scores: dict[str, PairScore]
     ) -> list[Document]:
         """Order, cut and annotate. Python's sort is stable, so that ties keep the order of recall."""
         added = self._adjustments(query, documents)
         ranked = [(recall_rank, scores.get(text, _BLANK)) for recall_rank, text in enumerate(texts, start=1)]
 
-        def points(item: tuple[int, _Score]) -> float:
+        def points(item: tuple[int, PairScore]) -> float:
             i = item[0] - 1
             return item[1].order + (added[i] if added else 0.0) if texts[i] in scores else -math.inf
 
@@ -334,7 +328,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             raise ValueError(f"adjust must return a finite number for each of the {len(documents)} documents")
         return added
 
-    def _must_fuse(self, scores: dict[str, _Score]) -> bool:
+    def _must_fuse(self, scores: dict[str, PairScore]) -> bool:
         knows = getattr(self._ready().encoder(), "knows", None)
         return knows is not None and not all(knows(text) for text in scores)
 
@@ -353,7 +347,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         return kept
 
     def _trace_inputs(self, candidates: int) -> dict[str, Any]:
-        name = self.model_name if self.cross_encoder is None else type(self.cross_encoder).__name__
+        ready = self.cross_encoder or self.engine
+        name = self.model_name if ready is None else type(ready).__name__
         return {
             "candidates": candidates,
             "model_name": name,
@@ -362,93 +357,19 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         }
 
 
-_runtime_lock = threading.Lock()
+_engine_lock = threading.Lock()
 
 
-class _Request(NamedTuple):
-    pairs: list[tuple[str, str]]
-    future: Future[dict[str, _Score]]
+def _pairs(query: str, texts: Sequence[str]) -> list[Pair]:
+    """Return a pair for each distinct text that is not blank."""
+    return [(query, text) for text in dict.fromkeys(texts) if text.strip()]
 
 
-class _Runtime:
-    """The encoder and the one thread that runs it, for all calls of a compressor."""
-
-    def __init__(self, make_encoder: Callable[[], BaseCrossEncoder]) -> None:
-        self.pid = os.getpid()
-        self._make_encoder = make_encoder
-        self._load_lock = threading.Lock()
-        self._encoder: BaseCrossEncoder | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bge-reranker")
-        self._waiting: deque[_Request] = deque()
-
-    def encoder(self) -> BaseCrossEncoder:
-        with self._load_lock:
-            if self._encoder is None:
-                self._encoder = self._make_encoder()
-            return self._encoder
-
-    def scores(self, query: str, texts: Sequence[str]) -> Future[dict[str, _Score]]:
-        """Return the score of each distinct text that is not blank, in time."""
-        pairs = [(query, text) for text in dict.fromkeys(texts) if text.strip()]
-        request = _Request(pairs, Future())
-        self._waiting.append(request)
-        self._thread.submit(self._run_waiting)
-        return request.future
-
-    def _run_waiting(self) -> None:
-        """Score all that has come in meanwhile in one go; a call that fails, fails alone."""
-        requests = list(self._take())
-        if not requests:
-            return
-        try:
-            self._answer(requests)
-        except Exception as error:
-            if len(requests) == 1:
-                requests[0].future.set_exception(error)
-                return
-            for request in requests:
-                try:
-                    self._answer([request])
-                except Exception as own_error:
-                    request.future.set_exception(own_error)
-
-    def _take(self) -> Iterator[_Request]:
-        taken = 0
-        while self._waiting and (not taken or taken + len(self._waiting[0].pairs) <= _MAX_SHARED_PAIRS):
-            request = self._waiting.popleft()
-            if request.future.set_running_or_notify_cancel():
-                taken += max(1, len(request.pairs))
-                yield request
-
-    def _answer(self, requests: Sequence[_Request]) -> None:
-        pairs = list(dict.fromkeys(pair for request in requests for pair in request.pairs))
-        known = dict(zip(pairs, _score_pairs(self.encoder(), pairs), strict=True)) if pairs else {}
-        for request in requests:
-            request.future.set_result({text: known[query, text] for query, text in request.pairs})
+def _by_text(pairs: list[Pair], scores: list[PairScore]) -> dict[str, PairScore]:
+    return {text: score for (_, text), score in zip(pairs, scores, strict=True)}
 
 
-def _score_pairs(encoder: BaseCrossEncoder, pairs: list[tuple[str, str]]) -> list[_Score]:
-    from langchain_bge_medical.cross_encoders import sigmoid
-
-    if hasattr(encoder, "pair_logits"):
-        scores = [_Score(sigmoid(pair.logit), pair.logit, _cut(pair)) for pair in encoder.pair_logits(pairs)]
-    elif hasattr(encoder, "logits"):
-        scores = [_Score(sigmoid(float(logit)), float(logit)) for logit in encoder.logits(pairs)]
-    else:
-        scores = [_Score(float(score), None) for score in encoder.score(pairs)]
-    if len(scores) != len(pairs):
-        raise ValueError(f"{type(encoder).__name__} returned {len(scores)} scores for {len(pairs)} pairs")
-    if not all(math.isfinite(score.order) for score in scores):
-        raise ValueError(f"{type(encoder).__name__} returned a score that is not a finite number")
-    return scores
-
-
-def _cut(pair: PairLogit) -> tuple[str, ...]:
-    cut = {"query": pair.query_tokens_cut, "document": pair.document_tokens_cut}
-    return tuple(name for name, tokens in cut.items() if tokens)
-
-
-def _annotated(document: Document, score: _Score, recall_rank: int, rerank_rank: int, fused: bool) -> Document:
+def _annotated(document: Document, score: PairScore, recall_rank: int, rerank_rank: int, fused: bool) -> Document:
     metadata = _without_scores(document)
     metadata["relevance_score"] = score.score
     metadata["relevance_logit"] = score.logit
