@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.retrievers import BGERerankRetriever
+    from langchain_bge_medical.serving.scheduler import ScoringEngine
 
 app = typer.Typer(
     name="langchain-bge-medical",
@@ -247,6 +249,86 @@ def index_command(
 
 
 @app.command()
+def serve(
+    kb: KB = None,
+    index: Index = None,
+    reranker: Reranker = BUNDLED,
+    embeddings: EmbeddingsName = BUNDLED,
+    search: SearchMode = Search.hybrid,
+    fetch_k: FetchK = 50,
+    device: Device = None,
+    dtype: DTypeName = "auto",
+    llm: LLM = None,
+    llm_base_url: LLMUrl = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 8_000,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Other origin whose pages may call; repeatable.", show_default=False)
+    ] = None,
+    requests_per_second: Annotated[
+        float | None, typer.Option(min=0.001, help="Of each API key (or address).", show_default=False)
+    ] = None,
+    max_wait: Annotated[float, typer.Option(min=0.1, help="Seconds of queue beyond which requests get 429.")] = 10.0,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds after which a request gets 504.")] = 30.0,
+    log_text_sample: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests whose text is logged. PATIENTS' WORDS IN THE LOG.")
+    ] = 0.0,
+    otel: Annotated[bool, typer.Option("--otel", help="Traces by OTLP, as the OTEL_… variables say.")] = False,
+) -> None:
+    """Start the REST service and the page. API keys: BGE_MEDICAL_API_KEYS=key1,key2. 启动服务。."""
+    try:
+        from langchain_bge_medical.serving import server
+        from langchain_bge_medical.serving.app import Model, create_app
+        from langchain_bge_medical.serving.medical import MedicalSearch
+        from langchain_bge_medical.serving.telemetry import otlp_tracer
+    except ImportError:
+        raise UserError("serve needs: pip install 'langchain-bge-medical[serve]'") from None
+    from langchain_bge_medical.cross_encoders import BGECrossEncoder
+    from langchain_bge_medical.model_files import model_folder, resolved_revision
+    from langchain_bge_medical.serving.scheduler import ScoringEngine
+
+    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING"):
+        if os.environ.pop(name, None):
+            err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
+    keys = [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
+    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+        err.print("[yellow]warning:[/yellow] open to the network without a key; set BGE_MEDICAL_API_KEYS")
+    if log_text_sample:
+        err.print("[bold red]WARNING: patients' words are written to the log (--log-text-sample)[/bold red]")
+    chat_model = _chat_model(llm, llm_base_url)
+    revision = resolved_revision(model_folder(reranker, kind="reranker"))
+    engine = ScoringEngine(
+        lambda: BGECrossEncoder(reranker, device=device, dtype=dtype),  # type: ignore[arg-type]  # checked there
+        max_wait_s=max_wait,
+        probe=("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热"),
+    )
+    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype, engine)
+    digest = hashlib.sha256("\0".join(document.page_content for document in parts.documents).encode()).hexdigest()
+    medical = MedicalSearch(
+        parts.recall,
+        parts.compressor,
+        parts.documents,
+        knowledge={"records": len(parts.documents), "digest": f"sha256:{digest[:16]}"},
+        llm=chat_model,
+        fetch_k=fetch_k,
+        lexicon=parts.lexicon,
+    )
+    model = Model(name=reranker, revision=revision, dtype=dtype, bundled=parts.model["bundled"], embeddings=embeddings)
+    service = create_app(
+        engine,
+        model,
+        medical=medical,
+        api_keys=keys,
+        requests_per_second=requests_per_second,
+        cors_origins=cors_origin or [],
+        deadline_s=deadline,
+        text_sample=log_text_sample,
+        tracer=otlp_tracer() if otel else None,
+    )
+    sys.exit(server.serve(service, host=host, port=port))
+
+
+@app.command()
 def evaluate(
     queries: Annotated[
         Path, typer.Option("--queries", help='JSON Lines of {"query", "relevant", "irrelevant"?, "triage"?}.')
@@ -340,6 +422,7 @@ def _assemble(
     top_n: int | None,
     device: str | None,
     dtype: str,
+    engine: ScoringEngine | None = None,
 ) -> Parts:
     """Put the two stages together; progress is shown for what may take more than two seconds."""
     from pydantic import ValidationError
@@ -351,10 +434,11 @@ def _assemble(
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
     from langchain_bge_medical.vectorstores import stored_documents
 
+    model_settings: dict[str, Any] = {"model_name": reranker, "device": device, "dtype": dtype}
+    if engine is not None:
+        model_settings = {"engine": engine}
     try:
-        compressor = BGERerankerCompressor(
-            model_name=reranker, top_n=top_n, device=device, dtype=dtype, adjust=SymptomCoverage()
-        )
+        compressor = BGERerankerCompressor(**model_settings, top_n=top_n, adjust=SymptomCoverage())
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None

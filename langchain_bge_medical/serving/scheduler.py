@@ -221,6 +221,10 @@ class ScoringEngine:
     An encoder may offer `pair_logits` (or `logits`), `token_counts(pairs)` and `token_budget`, as
     `BGECrossEncoder` does; one without a `token_budget` gets up to 1,024 pairs in one call. One that needs no
     padding says so with `pads = False`.
+
+    Attributes:
+        counts: What has happened so far.
+        on_batch: Called with a report of each batch, on the engine's thread; `None` at first.
     """
 
     def __init__(
@@ -231,7 +235,6 @@ class ScoringEngine:
         max_waiting_tokens: int = 4_000_000,
         max_waiting_requests: int = 2_048,
         probe: Pair | None = None,
-        on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
         """Make the engine; the encoder is loaded by `start`, or when first needed.
 
@@ -242,14 +245,13 @@ class ScoringEngine:
             max_waiting_requests: The same in requests.
             probe: A pair that a sound model can score. With it, a failure is told apart from a broken model,
                 which is loaded anew; without it every failure is the request's own.
-            on_batch: Told of each batch, on the engine's thread.
         """
         self._load = load
         self._max_wait_s = max_wait_s
         self._max_waiting_tokens = max_waiting_tokens
         self._max_waiting_requests = max_waiting_requests
         self._probe = probe
-        self._on_batch = on_batch
+        self.on_batch: Callable[[BatchReport], None] | None = None
         self.counts = Counts()
         self._state: State = "starting"
         self._encoder: BaseCrossEncoder | None = None
@@ -289,6 +291,11 @@ class ScoringEngine:
         """Measured rate, in estimated tokens; `None` before the first batch."""
         return self._done_tokens / self._busy_s if self._busy_s > 0 else None
 
+    @property
+    def token_budget(self) -> int | None:
+        """Tokens that the encoder takes in one batch; `None` if it does not say, or is not loaded."""
+        return getattr(self._encoder, "token_budget", None)
+
     def ready(self, *, stuck_after_s: float = 60.0) -> bool:
         """Return whether a request sent now would be scored: loaded, the thread alive, the queue moving.
 
@@ -323,7 +330,7 @@ class ScoringEngine:
         """Let a request in as a whole, or not at all, before anything is done for it.
 
         Args:
-            tokens: About how many tokens it has; see `estimate_tokens`.
+            tokens: About how many tokens it has, as `estimate` says.
             deadline: `time.monotonic()` after which it need not be scored any more.
 
         Returns:
@@ -356,7 +363,12 @@ class ScoringEngine:
             Overloaded: As `admit`.
             NotReady: As `admit`.
         """
-        return self.admit(sum(map(estimate_tokens, pairs)), deadline=deadline).submit(pairs)
+        return self.admit(sum(self.estimate(pairs)), deadline=deadline).submit(pairs)
+
+    def estimate(self, pairs: Sequence[Pair]) -> list[int]:
+        """Return about how many tokens the model will read of each pair, without tokenising."""
+        limit = getattr(self._encoder, "max_length", None) or 8_192
+        return [min(limit, estimate_tokens(pair)) for pair in pairs]
 
     # Its life
 
@@ -410,7 +422,7 @@ class ScoringEngine:
     def _check_room(self, tokens: int) -> None:
         assert self._max_wait_s is not None  # noqa: S101 - for the type checker; the caller looked
         rate = self.tokens_per_second
-        budget = getattr(self._encoder, "token_budget", None) or 2_048
+        budget = self.token_budget or 2_048
         room = float(_ROUND_BATCHES * budget)
         if rate is not None:
             room = max(room, rate * self._max_wait_s)
@@ -424,7 +436,7 @@ class ScoringEngine:
             raise Overloaded(excess / rate if rate else 1.0)
 
     def _enqueue(self, admission: Admission, pairs: Sequence[Pair]) -> Future[list[PairScore]]:
-        estimates = [estimate_tokens(pair) for pair in pairs]
+        estimates = self.estimate(pairs)
         job = _Job(admission, pairs, estimates)
         job.future.add_done_callback(lambda _: self._release(admission))
         if not pairs:
@@ -599,7 +611,7 @@ class ScoringEngine:
 
     def _split(self, encoder: BaseCrossEncoder, items: Sequence[_Item], error: Exception) -> None:
         """Score what failed together in halves: by pairs if memory was short, else by requests."""
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             _free_memory()
             parts = len({item.pair for item in items})
             first = set(map(id, items[: len(items) // 2]))
@@ -616,7 +628,7 @@ class ScoringEngine:
 
     def _blame(self, items: Sequence[_Item], error: Exception) -> None:
         """Fail the items' requests, unless it is the model that is broken: then they are tried again, once, alone."""
-        if self._probe is None or _is_out_of_memory(error) or self._check_model():
+        if self._probe is None or is_out_of_memory(error) or self._check_model():
             guilty = list(items)
         else:
             for item in items:
@@ -688,14 +700,14 @@ class ScoringEngine:
         counts.tokens += tokens
         counts.padded_tokens += longest * len(items)
         # Small batches of a quiet hour say nothing about how fast a backlog would be worked off.
-        budget = getattr(self._encoder, "token_budget", None) or 0
+        budget = self.token_budget or 0
         busy = self._backlog_tokens > 2 * estimate or 2 * tokens >= budget
         if busy or not self._busy_s:
             decay = 0.5 ** (seconds / _RATE_HALF_LIFE_S)
             self._done_tokens = self._done_tokens * decay + estimate
             self._busy_s = self._busy_s * decay + seconds
-        if self._on_batch is not None:
-            self._on_batch(BatchReport(pairs, tokens, longest * len(items), seconds, len(jobs)))
+        if self.on_batch is not None:
+            self.on_batch(BatchReport(pairs, tokens, longest * len(items), seconds, len(jobs)))
 
 
 def estimate_tokens(pair: Pair) -> int:
@@ -764,7 +776,8 @@ def _cut(pair: Any) -> tuple[str, ...]:
     return tuple(name for name, tokens in cut.items() if tokens)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory was short, on whatever device."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     words = str(error).lower() if isinstance(error, RuntimeError) else ""
     return named or "out of memory" in words or "can't allocate memory" in words
