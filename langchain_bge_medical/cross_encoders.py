@@ -238,9 +238,7 @@ class BGECrossEncoder(BaseCrossEncoder):
     @property
     def token_budget(self) -> int:
         """Tokens that go into one batch, padding included."""
-        with self._lock:
-            self._load()
-            return self.batch_tokens or (_BATCH_TOKENS_CPU if self._device == "cpu" else _BATCH_TOKENS_GPU)
+        return self.batch_tokens or (_BATCH_TOKENS_CPU if self._device == "cpu" else _BATCH_TOKENS_GPU)
 
     def knows(self, document: str) -> bool:
         """Return whether the model may be trusted with this document's rank alone.

@@ -255,6 +255,8 @@ class ScoringEngine:
         self.counts = Counts()
         self._state: State = "starting"
         self._encoder: BaseCrossEncoder | None = None
+        self._budget: int | None = None
+        self._max_length = 8_192
         self._load_lock = threading.Lock()
         self._condition = threading.Condition()
         self._arrived: list[_Job] = []
@@ -294,7 +296,7 @@ class ScoringEngine:
     @property
     def token_budget(self) -> int | None:
         """Tokens that the encoder takes in one batch; `None` if it does not say, or is not loaded."""
-        return getattr(self._encoder, "token_budget", None)
+        return self._budget
 
     def ready(self, *, stuck_after_s: float = 60.0) -> bool:
         """Return whether a request sent now would be scored: loaded, the thread alive, the queue moving.
@@ -318,7 +320,10 @@ class ScoringEngine:
         """
         with self._load_lock:
             if self._encoder is None:
-                self._encoder = self._load()
+                self._encoder = encoder = self._load()
+                # Asked once: on an event loop nobody must wait for an encoder that is busy.
+                self._budget = getattr(encoder, "token_budget", None)
+                self._max_length = getattr(encoder, "max_length", None) or 8_192
                 with self._condition:
                     if self._state == "starting":
                         self._state = "ready"
@@ -367,8 +372,7 @@ class ScoringEngine:
 
     def estimate(self, pairs: Sequence[Pair]) -> list[int]:
         """Return about how many tokens the model will read of each pair, without tokenising."""
-        limit = getattr(self._encoder, "max_length", None) or 8_192
-        return [min(limit, estimate_tokens(pair)) for pair in pairs]
+        return [min(self._max_length, estimate_tokens(pair)) for pair in pairs]
 
     # Its life
 
@@ -382,7 +386,7 @@ class ScoringEngine:
         if self._probe is None:
             return
         query, document = self._probe
-        budget = getattr(encoder, "token_budget", None) or 2_048
+        budget = self._budget or 2_048
         pairs = [(query, f"{document} {i}") for i in range(max(1, budget // (2 * estimate_tokens(self._probe))))]
         for _ in range(2):  # the first pays for what is done once
             started = time.monotonic()
@@ -422,7 +426,7 @@ class ScoringEngine:
     def _check_room(self, tokens: int) -> None:
         assert self._max_wait_s is not None  # noqa: S101 - for the type checker; the caller looked
         rate = self.tokens_per_second
-        budget = self.token_budget or 2_048
+        budget = self._budget or 2_048
         room = float(_ROUND_BATCHES * budget)
         if rate is not None:
             room = max(room, rate * self._max_wait_s)
@@ -432,7 +436,7 @@ class ScoringEngine:
         if over > 0 or self._backlog_requests >= self._max_waiting_requests:
             self.counts.overloaded += 1
             # One that is larger than the room has to wait until all the others are done.
-            excess = max(min(over, self._backlog_tokens), self._backlog_tokens / max(1, self._backlog_requests))
+            excess = min(over, self._backlog_tokens) if over > 0 else self._backlog_tokens / self._backlog_requests
             raise Overloaded(excess / rate if rate else 1.0)
 
     def _enqueue(self, admission: Admission, pairs: Sequence[Pair]) -> Future[list[PairScore]]:
@@ -478,6 +482,9 @@ class ScoringEngine:
             if after_death and self._probe is not None:
                 self._check_model()
             while self._wait_for_jobs():
+                if self._to_reload:
+                    self._check_model()
+                    continue
                 try:
                     encoder = self.encoder()
                 except Exception as error:
@@ -490,13 +497,18 @@ class ScoringEngine:
         except BaseException as death:  # what is no Exception ends a thread; the thread ends here, the engine does not
             self._on_death(death)
 
+    @property
+    def _to_reload(self) -> bool:
+        """Whether the model was forgotten and is to be had anew before anybody needs it: nobody is sent meanwhile."""
+        return self._probe is not None and self._encoder is None and 0 < self._strikes < _MAX_STRIKES
+
     def _wait_for_jobs(self) -> bool:
         """Return whether there is something to do; `False` ends the thread."""
         with self._condition:
             while self._state != "closed":
                 self._jobs.extend(self._arrived)
                 self._arrived = []
-                if self._jobs:
+                if self._jobs or self._to_reload:
                     return self._state != "broken"
                 if not self._condition.wait(_IDLE_S) and not self._arrived:
                     break
@@ -510,12 +522,10 @@ class ScoringEngine:
         logger.error("the reranker could not be loaded (%s)", type(error).__name__)
         for job in jobs:
             job.fail(error)
-        if self._strikes:  # it was there before: this is no wrong name, and callers would wait for nothing
-            self._strike(forget_model=True)
 
     def _next_batch(self, encoder: BaseCrossEncoder) -> list[_Item]:
         """Return the pairs to score next, of one length or nearly so; among them the one whose turn it is."""
-        budget = getattr(encoder, "token_budget", None)
+        budget = self._budget
         turn = self._in_turn(_ROUND_BATCHES * budget if budget else math.inf)
         if not turn:
             return []
@@ -700,7 +710,7 @@ class ScoringEngine:
         counts.tokens += tokens
         counts.padded_tokens += longest * len(items)
         # Small batches of a quiet hour say nothing about how fast a backlog would be worked off.
-        budget = self.token_budget or 0
+        budget = self._budget or 0
         busy = self._backlog_tokens > 2 * estimate or 2 * tokens >= budget
         if busy or not self._busy_s:
             decay = 0.5 ** (seconds / _RATE_HALF_LIFE_S)
