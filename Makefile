@@ -43,5 +43,5 @@ clean:  ## Remove what the other targets made
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(PIP) --editable '.[llm,train]' --group dev
+	$(PIP) --editable '.[llm,train,serve]' --group dev
 	touch $@

@@ -127,6 +127,10 @@ def tiny_embedding_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def documents() -> list[Document]:
     """RECORDS as the loader makes them."""
+    return record_documents()
+
+
+def record_documents() -> list[Document]:
     return [
         Document(
             id=f"id-{i}",

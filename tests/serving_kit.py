@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,14 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
 
+from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving.app import Model, create_app
+from langchain_bge_medical.serving.medical import MedicalSearch
 from langchain_bge_medical.serving.scheduler import ScoringEngine
+from tests.conftest import HashEmbeddings
 
 PROBE = ("probe", "probe")
 
@@ -94,3 +100,23 @@ def running(app: FastAPI, *, wait: bool = True) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(timeout=15)
+
+
+def make_medical(documents: Sequence[Document], scorer: BaseCrossEncoder, **settings: Any) -> MedicalSearch:
+    """A small knowledge base behind the service, recalled by character pairs."""
+    store = InMemoryVectorStore.from_documents(list(documents), HashEmbeddings())
+    compressor = BGERerankerCompressor(cross_encoder=scorer)
+    return MedicalSearch(
+        store.as_retriever(search_kwargs={"k": 50}), compressor, documents, knowledge={"records": len(documents)},
+        **settings,
+    )  # fmt: skip
+
+
+def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Server-sent events as (name, data)."""
+    events = []
+    for block in text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        if "event" in lines:
+            events.append((lines["event"], json.loads(lines["data"])))
+    return events

@@ -19,9 +19,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from langchain_bge_medical.cross_encoders import sigmoid
-from langchain_bge_medical.serving.medical import MedicalSearch
 from tests.clients import try_clients
-from tests.serving_kit import SharedCharacters, make_app, running
+from tests.conftest import record_documents
+from tests.serving_kit import SharedCharacters, make_app, make_medical, running
 
 pytestmark = pytest.mark.clients
 
@@ -58,18 +58,9 @@ def results(requirements: str, url: str, names: list[str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from langchain_core.documents import Document
-    from langchain_core.embeddings import DeterministicFakeEmbedding
-    from langchain_core.vectorstores import InMemoryVectorStore
-
-    from langchain_bge_medical.document_compressors import BGERerankerCompressor
-
-    store = InMemoryVectorStore.from_documents([Document(page_content="x")], DeterministicFakeEmbedding(size=4))
+def url() -> Iterator[str]:
     scorer = SharedCharacters()
-    medical = MedicalSearch(
-        store.as_retriever(), BGERerankerCompressor(cross_encoder=scorer), [], knowledge={"records": 1}
-    )
+    medical = make_medical(record_documents(), scorer)
     with running(make_app(scorer, medical=medical)) as address:
         yield address
 

@@ -547,10 +547,8 @@ def _post(
     }
     content = {"application/json": {"schema": schema, "examples": examples}}
     responses = _refusals(400, 401, 413, 415, 422, 429, 499, 500, 501, 503, 504)
-    if answers is None:
-        responses[200] = {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-    else:
-        responses[200] = {"description": "OK", "content": {"application/json": {"schema": _any_of(answers)}}}
+    kind = "application/json" if answers else "text/event-stream"
+    responses[200] = {"description": "OK", "content": {kind: {"schema": _any_of(answers or ["ChatEvent"])}}}
     name = path.strip("/").replace("/", "_")
     app.add_api_route(
         path, endpoint, methods=["POST"], response_model=None, operation_id=name, responses=responses,

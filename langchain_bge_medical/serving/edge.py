@@ -35,8 +35,7 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _NO_STORE = (b"cache-control", b"no-store")
-# Of a body that is too large so much is still read and thrown away, since a client that is cut off while it sends
-# does not get to see why.
+# Of a body that is too large so much is still read.
 _THROW_AWAY_BYTES = 64_000_000
 
 
@@ -66,7 +65,7 @@ class Keys:
         if self._digests:
             scheme, _, token = authorization.partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else api_key
-            digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest()
+            digest = hashlib.sha256(given.encode("latin-1")).digest()  # the bytes that were sent
             # All are compared, in constant time, so that the time tells nothing about any of them.
             if not any([hmac.compare_digest(digest, known) for known in self._digests]):
                 raise Problem(401, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY")
@@ -117,13 +116,15 @@ class Edge:
                 message = {**message, "headers": [*message["headers"], *_added(message["headers"], call)]}
             await send(message)
 
+        body = _Body(receive, self._limits.body_bytes)
         try:
             with self._span(scope, headers, call):
                 try:
                     self._check(scope, headers)
-                    await self._app(scope, self._limited(receive), send_on)
+                    await self._app(scope, body.receive, send_on)
                 except Problem as problem:
-                    await _throw_away(receive, problem)
+                    if problem.status == 413:
+                        await body.throw_away()
                     await refuse(problem, call, send_on)
                 except (ClientDisconnect, asyncio.CancelledError):
                     call.outcome = "disconnected"
@@ -147,27 +148,11 @@ class Edge:
             self._keys.check(headers.get(b"authorization", ""), headers.get(b"x-api-key", ""), address)
         length = headers.get(b"content-length", "")
         if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise self._too_large()
+            raise _too_large(self._limits.body_bytes)
         if scope["method"] == "POST":
             kind = headers.get(b"content-type", "application/json").partition(";")[0].strip().lower()
             if kind != "application/json" and not kind.endswith("+json"):
                 raise Problem(415, "unsupported_media_type", "send JSON, with Content-Type: application/json")
-
-    def _limited(self, receive: Receive) -> Receive:
-        taken = 0
-
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._limits.body_bytes:
-                raise self._too_large()
-            return message
-
-        return limited
-
-    def _too_large(self) -> Problem:
-        return Problem(413, "body_too_large", f"the body is larger than {self._limits.body_bytes} bytes")
 
     @contextlib.contextmanager
     def _span(self, scope: Scope, headers: dict[bytes, str], call: Call) -> Any:
@@ -192,6 +177,36 @@ class Edge:
                 told |= {"characters": call.characters, "tokens": call.tokens, "outcome": call.outcome}
                 told |= {f"ms.{stage}": milliseconds for stage, milliseconds in call.stages_ms.items()}
                 span.set_attributes({"http.route": route, **{f"bge_medical.{k}": v for k, v in told.items()}})
+
+
+class _Body:
+    """A request's body on its way in, up to a limit."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._taken = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._taken += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._taken > self._limit:
+            raise _too_large(self._limit)
+        return message
+
+    async def throw_away(self) -> None:
+        """Read what is left of a body that is refused: a client that is cut off does not get to see why."""
+        with anyio.move_on_after(5):
+            while not self._complete and self._taken < _THROW_AWAY_BYTES:
+                message = await self._receive()
+                self._taken += len(message.get("body", b""))
+                self._complete = not message.get("more_body", False)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "body_too_large", f"the body is larger than {limit} bytes")
 
 
 class BrokenOff(Exception):
@@ -235,15 +250,3 @@ def _added(present: Sequence[tuple[bytes, bytes]], call: Call) -> list[tuple[byt
     if not any(name.lower() == b"cache-control" for name, _ in present):
         added.append(_NO_STORE)
     return added
-
-
-async def _throw_away(receive: Receive, problem: Problem) -> None:
-    if problem.status != 413:
-        return
-    thrown = 0
-    with anyio.move_on_after(5):
-        while thrown < _THROW_AWAY_BYTES:
-            message = await receive()
-            thrown += len(message.get("body", b""))
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                return

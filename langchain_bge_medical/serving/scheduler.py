@@ -255,6 +255,7 @@ class ScoringEngine:
         self.counts = Counts()
         self._state: State = "starting"
         self._encoder: BaseCrossEncoder | None = None
+        self._warm = True
         self._budget: int | None = None
         self._max_length = 8_192
         self._load_lock = threading.Lock()
@@ -325,7 +326,7 @@ class ScoringEngine:
                 self._budget = getattr(encoder, "token_budget", None)
                 self._max_length = getattr(encoder, "max_length", None) or 8_192
                 with self._condition:
-                    if self._state == "starting":
+                    if self._state == "starting" and self._warm:
                         self._state = "ready"
             return self._encoder
 
@@ -382,6 +383,7 @@ class ScoringEngine:
         Raises:
             Exception: What `load` or the encoder raises.
         """
+        self._warm = self._probe is None
         encoder = self.encoder()
         if self._probe is None:
             return
@@ -392,7 +394,11 @@ class ScoringEngine:
             started = time.monotonic()
             score_pairs(encoder, pairs)
             seconds = time.monotonic() - started
-        self._done_tokens, self._busy_s = float(sum(map(estimate_tokens, pairs))), max(seconds, 1e-6)
+        self._done_tokens, self._busy_s = float(sum(self.estimate(pairs))), max(seconds, 1e-6)
+        with self._condition:
+            self._warm = True
+            if self._state == "starting":
+                self._state = "ready"
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Let nobody in any more, and wait until what was let in is done.

@@ -63,7 +63,11 @@ def _none_if_zero(value: Any) -> Any:
 
 
 # Clients of vLLM send 0 for all.
-TopN = Annotated[int | None, BeforeValidator(_none_if_zero), Field(ge=1, description="How many results; all if null.")]
+TopN = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    BeforeValidator(_none_if_zero),
+    Field(description="How many results; all if null."),
+]
 
 
 class _Body(BaseModel):
@@ -439,6 +443,13 @@ class AskAnswer(KnowledgeBaseAnswer):
     answer: str
 
 
+class ChatEvent(BaseModel):
+    """One server-sent event; `data` is JSON: parts of `AskAnswer`, `{"text"}` of a token, or a `Refusal`."""
+
+    event: Literal["triage", "documents", "token", "done", "error"]
+    data: str
+
+
 class Refusal(BaseModel):
     """Why not, in the fields that clients of Cohere, Jina and OpenAI look at."""
 
@@ -466,5 +477,5 @@ class TEIRefusal(BaseModel):
 DOCUMENTED = (
     *("Rerank", "InfinityRerank", "TEIRerank", "KnowledgeBaseQuery", "Score", "Ask"),
     *("RerankAnswer", "InfinityAnswer", "TEIAnswer", "KnowledgeBaseAnswer", "ScoreAnswer", "AskAnswer"),
-    *("Refusal", "TEIRefusal"),
+    *("ChatEvent", "Refusal", "TEIRefusal"),
 )
