@@ -346,8 +346,8 @@ class _Routes:
         async for chunk in chunks:
             if "documents" in chunk:
                 documents = chunk["documents"]
-                results = await asyncio.to_thread(medical.cards, documents, picture)
-                recalled = await asyncio.to_thread(medical.cards, found.recalled[: body.top_n], picture)
+                results = await asyncio.to_thread(medical.cards, documents, picture, lang)
+                recalled = await asyncio.to_thread(medical.cards, found.recalled[: body.top_n], picture, lang)
                 triage = medical.triage(picture, lang, documents[0] if documents else None)
                 call.stage("evidence", time.perf_counter() - started)
                 started = time.perf_counter()

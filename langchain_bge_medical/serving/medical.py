@@ -136,9 +136,19 @@ class MedicalSearch:
         async for chunk in chain.astream({"query": query, "history": list(history)}):
             yield chunk
 
-    def cards(self, documents: Sequence[Document], query: str) -> list[dict[str, Any]]:
+    def cards(self, documents: Sequence[Document], query: str, lang: Lang) -> list[dict[str, Any]]:
         """Return documents as plain data, with evidence; pure Python over the texts, to be run on a thread."""
-        return [_card(document) for document in with_evidence(documents, query, self._lexicon)]
+        cards = [_card(document) for document in with_evidence(documents, query, self._lexicon)]
+        if lang == "en":
+            for card in cards:
+                terms = dict.fromkeys([*card["symptoms"], *(piece["term"] for piece in card["evidence"])])
+                names = [alias for alias in card["aliases"] or [] if alias.isascii()]
+                if names:  # the longest is no abbreviation
+                    card["name"] = max(names, key=len)[0].upper() + max(names, key=len)[1:]
+                card["labels"] = {
+                    term: next((form for form in self._lexicon.forms(term) if form.isascii()), term) for term in terms
+                }
+        return cards
 
     def spans(self, query: str, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Return for each text where it says what the patient affirms, in code points, in order.
@@ -194,6 +204,8 @@ def _card(document: Document) -> dict[str, Any]:
     return {
         "rank": metadata.get("rerank_rank"),
         "recall_rank": metadata["recall_rank"],
+        "name": metadata.get("disease"),
+        "labels": {},
         **{name: metadata.get(name) for name in _CARD},
         "relevance_score": score,
         # Until there is a calibration there is nothing better than the score itself, and it says so.

@@ -411,6 +411,8 @@ class Disease(BaseModel):
     rank: int | None = Field(description="After reranking, from 1; null without it.")
     recall_rank: int = Field(description="Before reranking, from 1.")
     disease: str | None
+    name: str | None = Field(description="To be shown, in the language asked for.")
+    labels: dict[str, str] = Field(description="Symptoms in the language asked for, where it is not the texts' own.")
     relevance_score: float | None
     confidence: float | None
     confidence_calibrated: bool

@@ -1,0 +1,523 @@
+// The page: a plain client of the API. Everything from the server and the user goes in as text nodes, never as HTML.
+
+const TEXTS = {
+  zh: {
+    htmlLang: "zh-CN", other: "English", otherLang: "en",
+    page: "症状自查 · langchain-bge-medical",
+    skip: "跳到结果", title: "症状自查", tagline: "说说哪里不舒服，看看可能相关的疾病和依据",
+    first: "哪里不舒服？多久了？有哪些表现？", more: "还有什么要补充的？",
+    hint: "不必用医学术语。没有的症状也可以说，比如“没有发烧”。",
+    send: "看看可能是什么", sendMore: "补充", again: "重新开始", stop: "停止", examples: "可以这样说", said: "您已经说过",
+    found: "可能相关的疾病", order: "排列方式", ranked: "重排之后", recalled: "重排之前",
+    abstained: "没有找到可靠匹配的疾病。请补充具体的症状，或直接咨询医生。",
+    next: "再问一句", ask: (s) => `有没有“${s}”？`, yes: "有", no: "没有",
+    yesWords: (s) => `有${s}`, noWords: (s) => `没有${s}`,
+    words: "您说的", matched: "相符", denied: "否认", missing: "没提到", says: "依据", saysNot: "否认",
+    answer: "说明", times: "用时",
+    notice: "本页由程序根据知识库整理，仅供参考，不是诊断，不能代替医生面诊。症状加重或出现危险信号，请立即就医。",
+    searching: "正在查找…", done: (n) => `找到 ${n} 种可能相关的疾病`, place: (n) => `第 ${n} 位`,
+    before: (n) => `重排前第 ${n} 位`, after: (n) => `重排后第 ${n} 位`, out: "重排后不在前五", same: "位置不变",
+    changed: (n, a, b) => a === b ? `重排改变了前五中的 ${n} 位；第一位不变。` : `重排改变了前五中的 ${n} 位；第一位由“${a}”变为“${b}”。`,
+    unchanged: "重排没有改变前五的次序。", onlyRecalled: "这是只按文字和向量召回的次序，交叉编码器还没有读过。",
+    confidence: "相关度", uncalibrated: "未校准", calibrated: "置信度", department: "科室",
+    urgency: { emergency: "通常需急诊", urgent: "通常当天就诊", routine: "通常择期就诊", self_care: "多可自行好转" },
+    levels: { emergency: "请立即急诊", urgent: "请今天就医", routine: "建议近日就诊", self_care: "可先观察" },
+    because: (t) => ["您说的", `：${t}`], usual: "按排在第一位的疾病通常的紧急程度。症状加重或出现危险信号时不要等待。", call: "拨打 120", more_about: "详细资料", symptoms: "典型表现", flags: "出现这些情况请立即就医",
+    sources: "资料来源", differentials: "容易混淆", also: (n) => `还有 ${n} 项`,
+    stages: { recall: "召回", queue: "排队", rerank: "重排", evidence: "依据", answer: "说明" }, total: "合计",
+    audit: (a) => `记录号 ${a.id} · 模型 ${a.model} ${a.revision} · 知识库 ${a.knowledge_base.records ?? "?"} 种疾病`,
+    bundled: "当前使用随包附带的小模型，仅供演示。", fused: "重排模型不认识这个知识库，次序由两个阶段共同决定。",
+    problems: {
+      overloaded: (s) => `现在使用的人太多，${s} 秒后自动重试。`, starting: (s) => `服务正在启动，${s} 秒后自动重试。`,
+      rate_limited: (s) => `请求太频繁，${s} 秒后自动重试。`,
+      key: "这个服务需要密钥。", badKey: "密钥不对，请重新输入。", keyLabel: "API 密钥", keySend: "继续",
+      too_long: "内容太长了，请精简一些。", deadline_exceeded: "等待时间过长，请稍后再试。", offline: "连不上服务，请检查网络后再试。",
+      other: "出错了，请稍后再试。", cut: "回答中断了，请再试一次。", id: (id) => `（记录号 ${id}）`, retry: "再试一次", cancel: "取消",
+    },
+    how: [["先找全", "按意思和字面从知识库里找出 50 种候选疾病"], ["再细读", "重排模型把您的话和每种疾病放在一起读，分出先后"], ["看得见依据", "标出哪些话相符、哪些您否认了，有危险信号先提醒"]],
+    exampleList: ["最近三天一直发烧，咳嗽得很厉害，痰很多，晚上睡不好。", "我有糖尿病，最近总是口渴，还经常头痛。", "孩子发烧三天了，耳朵后面有点红肿，摸起来疼。", "胸痛，出冷汗，左胳膊发麻", "吃坏肚子了，上吐下泻，没有发烧"],
+  },
+  en: {
+    htmlLang: "en", other: "中文", otherLang: "zh-CN",
+    page: "Symptom check · langchain-bge-medical",
+    skip: "Skip to the results", title: "Symptom check", tagline: "Say what is wrong; see which conditions may be related, and why",
+    first: "What is wrong? Since when? What do you notice?", more: "Anything to add?",
+    hint: "No medical terms needed. Say what you do not have, too: “no fever”.",
+    send: "See what it may be", sendMore: "Add", again: "Start over", stop: "Stop", examples: "For example", said: "You said",
+    found: "Possibly related conditions", order: "Order", ranked: "Reranked", recalled: "Before reranking",
+    abstained: "Nothing in the knowledge base matches reliably. Please describe the symptoms more closely, or ask a doctor.",
+    next: "One more question", ask: (s) => `Do you have “${s}”?`, yes: "Yes", no: "No",
+    yesWords: (s) => `I have ${s}`, noWords: (s) => `no ${s}`,
+    words: "Your words", matched: "fits", denied: "denied", missing: "Not said", says: "Fits", saysNot: "Denied",
+    answer: "In words", times: "Time taken",
+    notice: "Put together by a program from a knowledge base. For information only: it is no diagnosis and does not replace a doctor. If symptoms get worse or danger signs appear, seek care at once.",
+    searching: "Searching…", done: (n) => `${n} possibly related conditions found`, place: (n) => `Rank ${n}`,
+    before: (n) => `was no. ${n}`, after: (n) => `no. ${n} after reranking`, out: "not in the top five after reranking", same: "same place",
+    changed: (n, a, b) => a === b ? `Reranking changed ${n} of the top five places; the first stayed.` : `Reranking changed ${n} of the top five places; first was “${a}”, now “${b}”.`,
+    unchanged: "Reranking changed nothing in the top five.", onlyRecalled: "This is the order of word and vector search alone, before the cross-encoder has read anything.",
+    confidence: "Relevance", uncalibrated: "uncalibrated", calibrated: "Confidence", department: "Department",
+    urgency: { emergency: "usually an emergency", urgent: "usually seen today", routine: "usually by appointment", self_care: "usually passes by itself" },
+    levels: { emergency: "Emergency: go now", urgent: "See a doctor today", routine: "See a doctor in the coming days", self_care: "You may watch it first" },
+    because: (t) => ["You said ", `: ${t}`], usual: "Going by how soon the first condition is usually seen. Do not wait if it gets worse or danger signs appear.", call: "Call 120", more_about: "More", symptoms: "Typical", flags: "Go at once in case of",
+    sources: "Sources", differentials: "Easily confused with", also: (n) => `${n} more`,
+    stages: { recall: "recall", queue: "queue", rerank: "rerank", evidence: "evidence", answer: "words" }, total: "total",
+    audit: (a) => `Record ${a.id} · model ${a.model} ${a.revision} · knowledge base of ${a.knowledge_base.records ?? "?"} conditions`,
+    bundled: "Running on the small bundled models, for demonstration.", fused: "The reranker does not know this knowledge base: both stages decide the order.",
+    problems: {
+      overloaded: (s) => `Too many people are asking. Trying again in ${s} s.`, starting: (s) => `The service is starting. Trying again in ${s} s.`,
+      rate_limited: (s) => `Too many requests. Trying again in ${s} s.`,
+      key: "This service needs a key.", badKey: "That key is not right.", keyLabel: "API key", keySend: "Go on",
+      too_long: "That is too long; please shorten it.", deadline_exceeded: "That took too long; please try again later.", offline: "The service cannot be reached; please check the network.",
+      other: "Something went wrong; please try again later.", cut: "The answer broke off; please try again.", id: (id) => `(record ${id})`, retry: "Try again", cancel: "Cancel",
+    },
+    how: [["Find", "Fifty candidates from the knowledge base, by meaning and by words"], ["Read", "A reranker reads your words and each condition together, and puts them in order"], ["Show why", "Which of your words fit, which you denied; danger signs come first"]],
+    exampleList: ["Fever for three days, bad cough with a lot of phlegm, sleeping badly", "Burning when I pee, going all the time, no fever", "Chest pain and a cold sweat", "My child has a fever and the skin behind the ear is red and swollen"],
+  },
+};
+const DEPARTMENTS = {
+  消化内科: "Gastroenterology", 皮肤科: "Dermatology", 耳鼻喉科: "ENT", 儿科: "Paediatrics", 神经内科: "Neurology", 呼吸内科: "Respiratory medicine",
+  心血管内科: "Cardiology", 内分泌科: "Endocrinology", 骨科: "Orthopaedics", 感染科: "Infectious diseases", 普外科: "General surgery", 眼科: "Ophthalmology",
+  妇科: "Gynaecology", 泌尿外科: "Urology", 急诊科: "Emergency department", 精神科: "Psychiatry", 血液科: "Haematology", 风湿免疫科: "Rheumatology",
+  口腔科: "Dentistry", 产科: "Obstetrics", 肾内科: "Nephrology",
+};
+const STAGES = [["recall", "recall"], ["queue", "queue"], ["rerank", "rerank"], ["evidence", "evidence-time"], ["answer", "answer-time"]];
+const KEY = "bge-medical-key";
+
+const $ = (selector) => document.querySelector(selector);
+const state = { lang: startLanguage(), said: [], history: [], order: "ranked", report: null, answer: "", running: null, timer: null };
+const t = () => TEXTS[state.lang];
+
+// Building blocks
+
+/** An element with attributes and children; a string becomes a text node, null is left out. */
+function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
+}
+
+/** Text with marked spans; offsets are code points, which JavaScript's strings do not count in. */
+function marked(text, spans) {
+  const points = Array.from(text);
+  const nodes = [];
+  let at = 0;
+  for (const span of [...spans].sort((a, b) => a.start - b.start || b.end - a.end)) {
+    if (span.start < at) continue;
+    nodes.push(points.slice(at, span.start).join(""));
+    nodes.push(el("mark", { class: span.status }, points.slice(span.start, span.end).join("")));
+    at = span.end;
+  }
+  nodes.push(points.slice(at).join(""));
+  return nodes;
+}
+
+const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const label = (card, term) => card.labels?.[term] ?? term;
+const unique = (items) => [...new Set(items)];
+
+function startLanguage() {
+  const chosen = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("lang");
+  if (chosen in TEXTS) return chosen;
+  return (navigator.language || "zh").toLowerCase().startsWith("zh") ? "zh" : "en";
+}
+
+function applyLanguage() {
+  document.documentElement.lang = t().htmlLang;
+  document.title = t().page;
+  for (const element of document.querySelectorAll("[data-i18n]")) element.textContent = t()[element.dataset.i18n];
+  $("#lang").textContent = t().other;
+  $("#lang").lang = t().otherLang;
+  $("#examples ul").replaceChildren(...t().exampleList.map((text) => el("li", {}, el("button", { type: "button", onclick: () => ask(text) }, text))));
+  $("#how").replaceChildren(...t().how.map(([title, text], i) => el("li", {}, el("b", {}, `${i + 1} ${title}`), el("span", {}, text))));
+  showForm();
+  if (state.report) showReport();
+}
+
+// Asking
+
+function ask(text) {
+  const words = text.trim();
+  if (!words || state.running) return;
+  $("#query").value = "";
+  run({ query: words, history: state.history, lang: state.lang }, words);
+}
+
+async function run(body, words) {
+  clearProblem();
+  const controller = new AbortController();
+  state.running = controller;
+  state.report = null;
+  state.answer = "";
+  state.said.push(words);
+  showForm();
+  showSearching();
+  let finished = false;
+  try {
+    const response = await fetch("/chat", {
+      method: "POST", headers: headers(), body: JSON.stringify(body), signal: controller.signal,
+    });
+    if (!response.ok) return await refused(response, body, words);
+    for await (const [event, data] of eventsOf(response.body)) {
+      if (event === "error") { showProblem(t().problems.other, data.id); finished = true; }
+      else if (event === "done") { finished = true; state.report.timings_ms = data.timings_ms; showTimes(); }
+      else receive(event, data);
+    }
+    if (!finished) showProblem(t().problems.cut);
+    state.history.push({ role: "user", content: words }, { role: "assistant", content: state.answer });
+    if (state.report?.results) $("#status").textContent = state.report.results.length ? t().done(state.report.results.length) : t().abstained;
+  } catch (error) {
+    if (error.name !== "AbortError") { forget(words); showProblem(t().problems.offline, null, () => run(body, words)); }
+    else if (state.report?.results) state.history.push({ role: "user", content: words }, { role: "assistant", content: state.answer });
+    else forget(words);
+  } finally {
+    if (state.running === controller) state.running = null;
+    $("#answer-box").setAttribute("aria-busy", "false");
+    if (!state.report?.results) for (const skeleton of document.querySelectorAll(".skeleton")) skeleton.remove();
+    showForm();
+  }
+}
+
+function receive(event, data) {
+  if (event === "triage") { state.report = data; showTriage(); }
+  if (event === "documents") { Object.assign(state.report, data); showReport(); reveal(); }
+  if (event === "token") { state.answer += data.text; showAnswer(); }
+}
+
+/** On a small screen the form fills it: bring what was found into view, danger signs first. */
+function reveal() {
+  const first = $("#triage").hidden ? $("#results") : $("#triage");
+  if (first.getBoundingClientRect().top > innerHeight * 0.6) first.scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
+}
+
+async function* eventsOf(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    rest += value;
+    for (let end; (end = rest.indexOf("\n\n")) >= 0; rest = rest.slice(end + 2)) {
+      const lines = rest.slice(0, end).split("\n");
+      const of = (name) => lines.filter((line) => line.startsWith(name + ": ")).map((line) => line.slice(name.length + 2)).join("\n");
+      if (of("data")) yield [of("event"), JSON.parse(of("data"))];
+    }
+  }
+}
+
+function headers() {
+  const key = sessionStorage.getItem(KEY);
+  return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+}
+
+/** Give back the words of a question that was not answered. */
+function forget(words) {
+  state.said.pop();
+  if (!state.said.length) $("#results").hidden = true;
+  if (!$("#query").value) $("#query").value = words;
+}
+
+async function refused(response, body, words) {
+  forget(words);
+  const problem = await response.json().catch(() => ({}));
+  const kind = problem.error?.type ?? "";
+  const texts = t().problems;
+  const seconds = Math.max(1, Number(response.headers.get("Retry-After")) || 3);
+  $("#triage").hidden = true;
+  if (response.status === 401) return askForKey(sessionStorage.getItem(KEY) ? texts.badKey : texts.key, () => run(body, words));
+  if (response.status === 429 || response.status === 503) {
+    const text = response.status === 503 ? texts.starting : kind === "rate_limited" ? texts.rate_limited : texts.overloaded;
+    return countDown(seconds, text, () => { $("#query").value = ""; run(body, words); });
+  }
+  const text = response.status === 413 ? texts.too_long : texts[kind] ?? texts.other;
+  showProblem(text, problem.id, () => { $("#query").value = ""; run(body, words); });
+}
+
+// Showing
+
+function showForm() {
+  const talking = state.said.length > 0;
+  $("#query-label").textContent = talking ? t().more : t().first;
+  $("#send").textContent = talking ? t().sendMore : t().send;
+  $("#send").disabled = Boolean(state.running);
+  $("#send").hidden = Boolean(state.running);
+  $("#stop").hidden = !state.running;
+  $("#again").hidden = !talking || Boolean(state.running);
+  $("#examples").hidden = $("#how").hidden = $("#hint").hidden = talking;
+  $("#query").rows = talking ? 1 : 3;
+  $("#said").hidden = !talking;
+  $("#said ul").replaceChildren(...state.said.map((words) => el("li", {}, words)));
+}
+
+function showSearching() {
+  $("#status").textContent = t().searching;
+  $("#triage").hidden = $("#next").hidden = $("#times").hidden = $("#abstained").hidden = true;
+  $("#results").hidden = false;
+  $("#difference").textContent = t().searching;
+  $("#order").hidden = true;
+  $("#answer-box").setAttribute("aria-busy", "true");
+  $("#answer").replaceChildren();
+  $("#words").textContent = state.said.join("\n");
+  $("#cards").replaceChildren(...Array.from({ length: 3 }, () => el("li", { class: "skeleton", "aria-hidden": "true" })));
+}
+
+function showTriage() {
+  const { triage } = state.report;
+  const section = $("#triage");
+  const loud = triage.level === "emergency" || (triage.level === "urgent" && triage.reasons.length);
+  section.className = loud ? triage.level : triage.level === "urgent" ? "urgent" : "";
+  const reasons = triage.reasons.map((reason) => {
+    const quotes = reason.quotes.flatMap((quote, i) => [i ? " " : null, el("q", {}, quote)]);
+    const [before, after] = t().because(reason.text);
+    return el("li", {}, before, ...quotes, after);
+  });
+  section.replaceChildren(
+    el("div", { class: "sign", "aria-hidden": "true" }, loud ? "!" : "i"),
+    el("div", {},
+      el("h2", { id: "triage-title" }, loud ? t().levels[triage.level] : triage.advice),
+      el("p", {}, loud ? triage.advice : t().usual),
+      reasons.length ? el("ul", { class: "why" }, ...reasons) : null,
+      triage.level === "emergency" ? el("a", { class: "call", href: "tel:120" }, t().call) : null,
+    ),
+  );
+  // Without red flags the level comes from the best disease, which is not known yet.
+  section.hidden = !loud && !state.report.results;
+  section.setAttribute("role", loud ? "alert" : "region");
+}
+
+function showReport() {
+  const { report } = state;
+  showTriage();
+  if (!report.results) return;
+  const spans = report.results.flatMap((card) => card.evidence.filter((piece) => piece.field === "query" && piece.status !== "missing"));
+  // One disease may match what another leaves out; a denial is one for all of them.
+  spans.sort((a, b) => (a.status === "denied" ? -1 : 0) - (b.status === "denied" ? -1 : 0));
+  const taken = new Map(spans.map((span) => [`${span.start}-${span.end}`, span]));
+  $("#words").replaceChildren(...marked(report.query, [...taken.values()]));
+  $("#abstained").hidden = !report.abstained;
+  $("#order").hidden = report.abstained || !report.reranked;
+  showCards();
+  showNext();
+  showAnswer();
+  const notes = [report.model.bundled ? t().bundled : null, report.results.some((card) => card.fused) ? t().fused : null];
+  $("#model").textContent = notes.filter(Boolean).join(" ");
+  showTimes();
+}
+
+function showCards() {
+  const { report } = state;
+  const list = $("#cards");
+  const before = new Map([...list.children].filter((card) => card.dataset.key).map((card) => [card.dataset.key, card.getBoundingClientRect().top]));
+  const cards = report.abstained ? [] : state.order === "ranked" ? report.results : report.recalled;
+  list.replaceChildren(...cards.map((card, i) => cardOf(card, i + 1)));
+  showDifference();
+  if (!before.size || calm()) return;
+  for (const card of list.children) {
+    const from = before.get(card.dataset.key);
+    const frames = from === undefined
+      ? [{ opacity: 0, transform: "translateY(12px)" }, { opacity: 1, transform: "none" }]
+      : [{ transform: `translateY(${from - card.getBoundingClientRect().top}px)` }, { transform: "none" }];
+    card.animate(frames, { duration: 320, easing: "cubic-bezier(.2,.7,.2,1)" });
+  }
+}
+
+function showDifference() {
+  const { report } = state;
+  if (report.abstained || !report.reranked) return $("#difference").replaceChildren();
+  const ranked = report.results.map((card) => card.name);
+  const recalled = report.recalled.map((card) => card.name);
+  const changed = ranked.filter((name, i) => name !== recalled[i]).length;
+  $("#difference").textContent = state.order === "recalled" ? t().onlyRecalled
+    : changed ? t().changed(changed, recalled[0], ranked[0]) : t().unchanged;
+}
+
+function cardOf(card, place) {
+  const top = state.report.results.length;
+  return el("li", { class: ["card", state.order === "ranked" && place === 1 && "first", state.order === "recalled" && card.rank > top && "fallen"].filter(Boolean).join(" "), "data-key": card.disease, id: state.order === "ranked" ? `card-${place}` : null, tabindex: "-1" },
+    el("div", { class: "place" }, el("span", { class: "hidden-text" }, t().place(place)), el("span", { "aria-hidden": "true" }, String(place))),
+    el("div", {},
+      el("h3", {}, card.name, card.name !== card.disease ? el("small", { lang: "zh" }, card.disease) : null, moveOf(card)),
+      el("div", { class: "tags" },
+        card.department ? el("span", {}, `${t().department} `, el("b", {}, state.lang === "en" ? DEPARTMENTS[card.department] ?? card.department : card.department)) : null,
+        card.urgency in t().urgency ? el("span", { class: card.urgency === "emergency" ? "hot" : null }, t().urgency[card.urgency]) : null),
+      card.confidence === null ? null : confidenceOf(card),
+      evidenceOf(card),
+      detailsOf(card)),
+  );
+}
+
+function moveOf(card) {
+  if (card.rank === null) return null;
+  if (state.order === "recalled") {
+    return el("span", { class: "move" }, card.rank > state.report.results.length ? t().out : t().after(card.rank));
+  }
+  const up = card.recall_rank - card.rank;
+  const arrow = up > 0 ? `↑${up} ` : up < 0 ? `↓${-up} ` : "";
+  return el("span", { class: up > 0 ? "move up" : "move" }, el("span", { "aria-hidden": "true" }, arrow), up === 0 ? t().same : t().before(card.recall_rank));
+}
+
+function confidenceOf(card) {
+  const percent = Math.round(card.confidence * 100);
+  const name = card.confidence_calibrated ? t().calibrated : t().confidence;
+  const fill = el("i", {});
+  fill.style.width = `${percent}%`;
+  const bar = el("div", { role: "meter", "aria-label": name, "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(percent) }, fill);
+  return el("div", { class: "confidence" }, el("span", {}, name), bar, el("span", {}, el("b", {}, `${percent}%`), card.confidence_calibrated ? null : ` ${t().uncalibrated}`));
+}
+
+function evidenceOf(card) {
+  const said = (status) => unique(card.evidence.filter((piece) => piece.field === "query" && piece.status === status).map((piece) => piece.text));
+  const missing = unique(card.evidence.filter((piece) => piece.status === "missing").map((piece) => piece.term));
+  const row = (name, children) => children.length ? el("div", {}, el("span", { class: "what" }, name), ...children) : null;
+  const shown = missing.slice(0, 4).map((term) => el("span", { class: "missing" }, label(card, term)));
+  if (missing.length > 4) shown.push(el("span", { class: "what" }, t().also(missing.length - 4)));
+  return el("div", { class: "evidence" },
+    row(t().says, said("matched").map((text) => el("span", { class: "matched" }, text))),
+    row(t().saysNot, said("denied").map((text) => el("s", { class: "denied" }, text))),
+    row(t().missing, shown));
+}
+
+function detailsOf(card) {
+  const spans = card.evidence.filter((piece) => piece.field === "document" && piece.status !== "missing");
+  const list = (title, items, show = (item) => item) => items?.length ? [el("h4", {}, title), el("ul", {}, ...items.map((item) => el("li", {}, show(item))))] : [];
+  return el("details", {}, el("summary", {}, t().more_about),
+    el("p", { lang: "zh" }, ...marked(card.text, spans)),
+    ...list(t().flags, card.red_flags), ...list(t().differentials, card.differentials), ...list(t().sources, card.sources));
+}
+
+/** The symptom nobody has spoken of that best tells the first diseases apart. */
+function nextQuestion(cards) {
+  const missing = new Map();
+  for (const card of cards.slice(0, 3)) {
+    for (const piece of card.evidence) if (piece.status === "missing") missing.set(piece.term, label(card, piece.term));
+  }
+  const spoken = new Set(cards.flatMap((card) => card.evidence.filter((piece) => piece.status !== "missing").map((piece) => piece.term)));
+  let best = null;
+  for (const [term, name] of missing) {
+    if (spoken.has(term)) continue;
+    const having = cards.filter((card) => card.symptoms.includes(term));
+    const even = 1 - Math.abs(2 * having.length / cards.length - 1);
+    const splitsTop = having.includes(cards[0]) !== having.includes(cards[1]);
+    const worth = even + (splitsTop ? 1 : 0) + (having.includes(cards[0]) ? 0.1 : 0);
+    if (!best || worth > best.worth) best = { worth, name };
+  }
+  return best?.name ?? null;
+}
+
+function showNext() {
+  const cards = state.report.results;
+  const symptom = cards.length > 1 ? nextQuestion(cards) : null;
+  $("#next").hidden = !symptom || state.report.triage.level === "emergency"; // no time for questions then
+  if (!symptom) return;
+  $("#next p").textContent = t().ask(symptom);
+  const button = (text, words) => el("button", { type: "button", onclick: () => ask(words) }, text);
+  $("#next .choices").replaceChildren(button(t().yes, t().yesWords(symptom)), button(t().no, t().noWords(symptom)));
+}
+
+function showAnswer() {
+  const parts = state.answer.trim().split(/(\[\d+\])/);
+  $("#answer").replaceChildren(...parts.map((part) => {
+    const number = /^\[(\d+)\]$/.exec(part)?.[1];
+    const known = number && Number(number) <= (state.report?.results?.length ?? 0);
+    return known ? el("button", { type: "button", class: "cite", onclick: () => point(number) }, part) : part;
+  }));
+}
+
+function point(number) {
+  setOrder("ranked");
+  const card = $(`#card-${number}`);
+  if (!card) return;
+  for (const other of document.querySelectorAll(".pointed")) other.classList.remove("pointed");
+  card.classList.add("pointed");
+  card.scrollIntoView({ behavior: calm() ? "auto" : "smooth", block: "center" });
+  card.focus({ preventScroll: true });
+}
+
+function setOrder(order) {
+  if (state.order === order) return;
+  state.order = order;
+  $(`#order input[value="${order}"]`).checked = true;
+  if (state.report?.results) showCards();
+}
+
+function showTimes() {
+  const times = state.report?.timings_ms;
+  $("#times").hidden = !times;
+  if (!times) return;
+  const known = STAGES.filter(([stage]) => stage in times);
+  $(".stages").replaceChildren(...known.map(([stage, name]) => {
+    const part = el("i", { class: name });
+    part.style.flexGrow = String(times[stage]);
+    return part;
+  }));
+  const row = (name, text, value) => el("div", {}, el("dt", {}, name ? el("i", { class: name }) : null, text), el("dd", {}, value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(value)} ms`));
+  $("#times dl").replaceChildren(...known.map(([stage, name]) => row(name, t().stages[stage], times[stage])), "total" in times ? row(null, t().total, times.total) : "");
+  $("#audit").textContent = t().audit(state.report.audit);
+}
+
+// Problems
+
+function clearProblem() {
+  clearInterval(state.timer);
+  $("#problem").hidden = true;
+}
+
+function showProblem(text, id = null, retry = null) {
+  clearInterval(state.timer);
+  $("#status").textContent = "";
+  $("#problem").replaceChildren(
+    el("p", {}, text, id ? ` ${t().problems.id(id)}` : null),
+    retry ? el("button", { type: "button", class: "quiet", onclick: retry }, t().problems.retry) : "");
+  $("#problem").hidden = false;
+}
+
+function countDown(seconds, text, retry) {
+  showProblem(text(seconds));
+  $("#problem").append(
+    el("button", { type: "button", class: "quiet", onclick: retry }, t().problems.retry),
+    el("button", { type: "button", class: "quiet", onclick: clearProblem }, t().problems.cancel));
+  state.timer = setInterval(() => {
+    seconds -= 1;
+    if (seconds > 0) $("#problem p").textContent = text(seconds);
+    else retry();
+  }, 1000);
+}
+
+function askForKey(text, retry) {
+  showProblem(text);
+  const input = el("input", { type: "password", id: "key", autocomplete: "off", required: true });
+  const submit = (event) => { event.preventDefault(); sessionStorage.setItem(KEY, input.value); $("#query").value = ""; retry(); };
+  $("#problem").append(el("form", { onsubmit: submit }, el("label", { for: "key", class: "hidden-text" }, t().problems.keyLabel), input, el("button", { class: "quiet" }, t().problems.keySend)));
+  input.focus();
+}
+
+// Start
+
+function startOver() {
+  clearProblem();
+  Object.assign(state, { said: [], history: [], report: null, answer: "", order: "ranked" });
+  $("#order input[value=ranked]").checked = true;
+  $("#results").hidden = $("#triage").hidden = true;
+  $("#status").textContent = "";
+  showForm();
+  $("#query").focus();
+}
+
+$("#form").addEventListener("submit", (event) => { event.preventDefault(); ask($("#query").value); });
+$("#query").addEventListener("keydown", (event) => {
+  // Enter sends, as in a chat; while a Chinese input method is composing it is that method's own.
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("#form").requestSubmit(); }
+});
+$("#again").addEventListener("click", startOver);
+$("#stop").addEventListener("click", () => state.running?.abort());
+$("#order").addEventListener("change", (event) => setOrder(event.target.value));
+$("#lang").addEventListener("click", () => {
+  state.lang = state.lang === "zh" ? "en" : "zh";
+  localStorage.setItem("lang", state.lang);
+  applyLanguage();
+});
+applyLanguage();
