@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test lint types format build clean help
+.PHONY: demo test clients load lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -15,6 +15,12 @@ demo: .venv/.run  ## Run the chatbot once on three complaints, with the bundled 
 
 test: .venv/.dev  ## Run the default test suite
 	$(BIN)/python -m pytest
+
+clients: .venv/.dev  ## Try every rerank client against the service, in environments of their own
+	$(BIN)/python -m pytest -m clients tests/test_serving_clients.py
+
+load: .venv/.dev  ## Measure the service under load
+	$(BIN)/python -m tests.load_service
 
 lint: .venv/.dev  ## Check style
 	$(BIN)/ruff check $(TARGETS)
@@ -31,7 +37,7 @@ build: .venv/.dev  ## Make the wheel and the sdist in dist/
 	$(BIN)/python -m build
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-clients dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.pip: constraints.txt
 	$(PYTHON) -m venv .venv

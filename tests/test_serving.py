@@ -600,6 +600,7 @@ def test_a_stream_that_nobody_reads_any_more_gives_back_what_it_held() -> None:
                 next(response.iter_lines())
             eventually(lambda: remote.app.state.service.engine.backlog_requests == 0)
             eventually(lambda: not remote.app.state.service.busy())
+        scorer.seconds_per_batch = 2
         with remote.http.stream("POST", "/chat", json={"query": COMPLAINT}) as response:
             next(response.iter_lines())
             second = remote.post("/ask", {"query": COMPLAINT})
@@ -737,3 +738,38 @@ def test_metrics_are_what_prometheus_expects() -> None:
     model = samples["bge_medical_model_info", ("model", "shared-characters"), ("revision", "sha256:0")]
     assert model == 1
     assert {"process_resident_memory_bytes", "bge_medical_stage_duration_seconds"} <= set(families)
+
+
+def test_a_body_that_does_not_come_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langchain_bge_medical.serving import edge
+
+    monkeypatch.setattr(edge, "_BODY_S", 0.2)
+    with service() as remote:
+        host, port = remote.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            assert b"408 Request Timeout" in connection.recv(1_000)
+        slow = {"query": "咳", "documents": ["slow"]}  # the time is the body's alone, not the work's
+        assert remote.post("/rerank", slow).status_code == 200
+
+
+def test_what_asyncio_has_to_say_about_a_lost_error_is_logged_without_the_error() -> None:
+    from langchain_bge_medical.serving.telemetry import JSONFormatter
+
+    message = f"Task exception was never retrieved\nfuture: <Task exception=RuntimeError('{CANARY}')>"
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 0, message, None, None)
+    line = json.loads(JSONFormatter().format(record))
+    assert line["message"] == "Task exception was never retrieved"
+
+
+def test_while_draining_nobody_is_let_in_to_anything() -> None:
+    with service() as remote:
+        remote.app.state.service.draining = True
+        for path, body in (
+            ("/rerank", {"query": "咳", "documents": ["咳"]}),
+            ("/ask", {"query": "咳", "rerank": False}),
+        ):
+            refused = remote.post(path, body)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "service_draining")
+        assert remote.http.get("/ready").json() == {"status": "draining"}
+        assert remote.http.get("/health").status_code == 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import venv
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from tests.serving_kit import SharedCharacters, make_app, make_medical, running
 
 pytestmark = pytest.mark.clients
 
+CLEAN = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
+ENVIRONMENT = {**CLEAN, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}
 HERE = Path(__file__).parent / "clients"
 IN_COHERE_7 = ["cohere_v2_relevant_spans"]
 IN_ALL = [name for name in try_clients.CLIENTS if name not in IN_COHERE_7]
@@ -46,9 +49,7 @@ def python_with(requirements: str) -> Path:
 
 def results(requirements: str, url: str, names: list[str]) -> dict[str, Any]:
     command = [str(python_with(requirements)), str(HERE / "try_clients.py"), url, *names]
-    clean = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
-    environment = {**clean, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stderr[-2_000:]
     got: dict[str, Any] = {}
     for line in done.stdout.splitlines():
@@ -91,6 +92,20 @@ def test_a_client_connects_unchanged_and_gets_the_right_order_and_scores(name: s
         assert answer["texts"] == [try_clients.DOCUMENTS[i] for i in order[:count]]
     if "spans" in answer:
         assert dict(zip(answer["indices"], answer["spans"], strict=True))[1] == ["发热", "咳嗽"]
+
+
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "examples/clients.md").read_text("utf-8"), re.S
+)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_a_set_up_of_the_docs_runs_as_it_stands_there(number: int, url: str) -> None:
+    block = BLOCKS[number].replace("http://localhost:8000", url)
+    command = [str(python_with("requirements.txt")), "-c", block]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert done.stdout.strip()
 
 
 def test_there_are_fifteen_of_them() -> None:

@@ -139,7 +139,7 @@ class _Routes:
         for path, endpoint in (
             ("/info", self.info),
             ("/v1/models", self.models),
-            ("/v1/models/{name}", self.one_model),
+            ("/v1/models/{name:path}", self.one_model),
             ("/v1/cluster/auth", self.cluster_auth),
             ("/health", self.health),
             ("/ready", self.ready),
@@ -302,6 +302,7 @@ class _Routes:
         picture = body.picture()
         self._check(call, [body.query, picture], [])
         call.documents = medical.fetch_k
+        self._service.check_open()
         return self._service.admit(medical.estimate(picture, self._service.engine)) if body.rerank else None
 
     async def _report(self, request: Request, body: schemas.Ask, dialect: str, *, words: bool) -> dict[str, Any]:
@@ -340,6 +341,7 @@ class _Routes:
         for stage, seconds in found.seconds.items():
             call.stage(stage, seconds)
         call.documents = len(found.ranked)
+        call.tokens = admission.read_tokens if admission is not None else 0
         started = time.perf_counter()
         history = messages(body)
         chunks = medical.answer(picture, found, top_n=body.top_n, lang=lang, history=history, words=words)

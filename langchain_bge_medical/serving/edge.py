@@ -37,6 +37,8 @@ _HEADERS = [
 _NO_STORE = (b"cache-control", b"no-store")
 # Of a body that is too large so much is still read.
 _THROW_AWAY_BYTES = 64_000_000
+# Time for a body to come in: who sends a byte now and then holds a connection for nothing.
+_BODY_S = 30.0
 
 
 class Keys:
@@ -187,9 +189,15 @@ class _Body:
         self._limit = limit
         self._taken = 0
         self._complete = False
+        self._deadline = anyio.current_time() + _BODY_S
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._complete:  # what is waited for now is the client's going away
+            return await self._receive()
+        with anyio.move_on_after(self._deadline - anyio.current_time()) as scope:
+            message = await self._receive()
+        if scope.cancelled_caught:
+            raise Problem(408, "body_too_slow", f"the body did not come in within {_BODY_S:.0f} s")
         self._taken += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         if self._taken > self._limit:

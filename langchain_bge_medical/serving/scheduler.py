@@ -167,6 +167,7 @@ class Admission:
         queue_s: Seconds between `submit` and its first batch.
         tokenize_s: Seconds that counting its tokens took, shared with the requests beside it.
         score_s: Seconds of the batches that it was in.
+        read_tokens: Tokens that were read for it.
     """
 
     def __init__(self, engine: ScoringEngine, tokens: int, deadline: float | None) -> None:
@@ -175,6 +176,7 @@ class Admission:
         self.deadline = deadline
         self.tokens = tokens
         self.queue_s = self.tokenize_s = self.score_s = 0.0
+        self.read_tokens = 0
         self.submitted_at: float | None = None
         self.first_batch_at: float | None = None
 
@@ -623,6 +625,7 @@ class ScoringEngine:
         self._report(items, jobs, len(pairs), seconds)
         for item in items:
             item.job.served += item.estimate
+            item.job.admission.read_tokens += item.tokens or item.estimate
             item.job.deliver(item, scores[item.pair]._replace(tokens=item.tokens or item.estimate))
 
     def _split(self, encoder: BaseCrossEncoder, items: Sequence[_Item], error: Exception) -> None:

@@ -119,11 +119,19 @@ class Service:
             raise Problem(
                 413, "too_many_tokens", f"about {tokens} tokens; at most {self.limits.tokens} are taken in one request"
             )
+        self.check_open()
+        with _problems():
+            return self.engine.admit(tokens, deadline=time.monotonic() + self.deadline_s)
+
+    def check_open(self) -> None:
+        """Refuse while starting, draining or broken.
+
+        Raises:
+            Problem: 503.
+        """
         state = self.state()
         if state not in ("ready", "stuck"):  # what is stuck may get going again; the deadline decides
             raise Problem(503, f"service_{state}", f"the service is {state}", retry_after_s=2)
-        with _problems():
-            return self.engine.admit(tokens, deadline=time.monotonic() + self.deadline_s)
 
     async def score(self, request: Request, pairs: Sequence[Pair]) -> list[PairScore]:
         """Score pairs, none of them blank.
@@ -140,7 +148,7 @@ class Service:
         call.stage("queue", admission.queue_s)
         call.stage("tokenize", admission.tokenize_s)
         call.stage("rerank", admission.score_s)
-        call.tokens = sum(score.tokens for score in scores)
+        call.tokens = admission.read_tokens
         return scores
 
     async def within(self, request: Request, work: Awaitable[T], deadline_s: float) -> T:
@@ -150,6 +158,8 @@ class Service:
             Problem: 504 past the deadline, 499 when nobody is there any more, and what the engine's errors mean.
         """
         task = asyncio.ensure_future(work)
+        # If it fails after nobody waits any more, nobody need hear of it: asyncio would log the error's words.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({task, gone}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)

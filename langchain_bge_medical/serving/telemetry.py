@@ -161,7 +161,10 @@ class JSONFormatter(logging.Formatter):
         }
         fields = getattr(record, "fields", None)
         if fields is None:
-            line["logger"], line["message"] = record.name, record.getMessage()
+            message = record.getMessage()
+            # What asyncio says after its first line is the repr of errors, and those may quote texts.
+            line["logger"] = record.name
+            line["message"] = message.partition("\n")[0] if record.name == "asyncio" else message
             if record.exc_info and record.exc_info[0]:
                 line["error"] = record.exc_info[0].__name__
         else:
