@@ -26,7 +26,7 @@ from langchain_bge_medical.serving.scheduler import (
     PairScore,
     ScoringEngine,
     WorkerDied,
-    batches_of_like_length,
+    batch_around,
 )
 from tests.conftest import TableCrossEncoder
 from tests.serving_kit import PROBE, SharedCharacters
@@ -130,18 +130,26 @@ class Item:
         self.tokens = tokens
 
 
-@given(st.lists(st.integers(1, 600), max_size=80), st.integers(64, 2_048), st.sampled_from([0.1, None]))
-def test_batches_hold_every_item_once_within_budget_and_with_little_padding(
-    lengths: list[int], budget: int, padding: float | None
+@given(
+    st.lists(st.integers(1, 600), min_size=1, max_size=60),
+    st.integers(64, 2_048),
+    st.sampled_from([0.1, None]),
+    st.data(),
+)
+def test_a_batch_holds_the_one_whose_turn_it_is_and_as_many_like_it_as_fit(
+    lengths: list[int], budget: int, padding: float | None, data: st.DataObject
 ) -> None:
     items: Any = [Item(length) for length in lengths]
-    batches = batches_of_like_length(items, budget, padding)
-    assert sorted(id(item) for batch in batches for item in batch) == sorted(map(id, items))
-    for batch in batches:
-        sizes = [item.tokens or 0 for item in batch]
-        padded = sum(sizes) if padding is None else max(sizes) * len(sizes)
-        assert padded <= budget or len(batch) == 1
-        assert padded - sum(sizes) <= (padding or 0) * padded + 1e-9
+    first = data.draw(st.sampled_from(items))
+    batch = batch_around(first, items, budget, padding)
+    assert first in batch
+    assert len({id(item) for item in batch}) == len(batch)
+    sizes = [item.tokens or 0 for item in batch]
+    padded = sum(sizes) if padding is None else max(sizes) * len(sizes)
+    assert padded <= budget or len(batch) == 1
+    assert padded - sum(sizes) <= (padding or 0) * padded + 1e-9
+    if len(set(lengths)) == 1:
+        assert len(batch) == max(1, min(len(lengths), budget // lengths[0]))
 
 
 def test_over_concurrent_requests_of_mixed_lengths_at_most_a_tenth_is_padding(

@@ -215,6 +215,8 @@ def test_a_query_alone_ranks_the_diseases_with_red_flags_evidence_and_both_place
     assert [disease["recall_rank"] for disease in answer["recalled"]] == [1, 2, 3]
     assert {"recall", "queue", "rerank", "evidence", "total"} <= set(answer["timings_ms"])
     assert answer["notice"] == NOTICE["zh"]
+    said = [(finding["text"], finding["status"]) for finding in answer["findings"]]
+    assert said == [("发烧", "present"), ("咳嗽", "present"), ("咳痰", "present"), ("胸痛", "absent")]
     assert "answer" not in answer
     first = answer["results"][0]
     for piece in first["evidence"]:

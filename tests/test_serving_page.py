@@ -197,6 +197,12 @@ def test_what_is_added_refines_the_picture_also_by_the_next_question(page: Page)
     assert page.locator("#said li").count() == 0
 
 
+def test_what_is_denied_is_struck_through_even_where_no_disease_has_it(page: Page) -> None:
+    ask(page, "踝部肿痛,没有头痛")
+    answered(page)
+    assert page.locator("#words mark.denied").all_text_contents() == ["头痛"]
+
+
 def test_an_example_is_one_click(page: Page) -> None:
     page.locator("#examples button").first.click()
     answered(page)
@@ -335,7 +341,7 @@ def test_a_service_that_cannot_be_reached_is_said_and_the_words_are_kept(page: P
 
 
 def test_an_answer_that_breaks_off_is_said_to_have(page: Page) -> None:
-    triage = '{"level": "routine", "reasons": [], "advice": ""}'
+    triage = '{"level": "routine", "reasons": [], "advice": ""}'  # and then nothing more
     body = f'event: triage\ndata: {{"query": "x", "model": {{}}, "triage": {triage}}}\n\n'
     page.route("**/chat", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
     ask(page)

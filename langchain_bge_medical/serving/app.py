@@ -333,7 +333,8 @@ class _Routes:
         picture, lang = body.picture(), body.lang
         names = {"reranker": model.name, "embeddings": model.embeddings, "bundled": model.bundled}
         frame = {"id": call.id, "query": picture, "model": names, "audit": self._audit(call), "notice": notice(lang)}
-        yield "triage", {**frame, "triage": medical.triage(picture, lang).model_dump()}
+        triage = medical.triage(picture, lang).model_dump()
+        yield "triage", {**frame, "triage": triage, "findings": medical.findings(picture)}
         try:
             found = await asyncio.wait_for(medical.find(picture, admission), self._service.deadline_s)
         except asyncio.TimeoutError:
@@ -350,7 +351,7 @@ class _Routes:
                 documents = chunk["documents"]
                 results = await asyncio.to_thread(medical.cards, documents, picture, lang)
                 recalled = await asyncio.to_thread(medical.cards, found.recalled[: body.top_n], picture, lang)
-                triage = medical.triage(picture, lang, documents[0] if documents else None)
+                triage = medical.triage(picture, lang, documents[0] if documents else None).model_dump()
                 call.stage("evidence", time.perf_counter() - started)
                 started = time.perf_counter()
                 yield (
@@ -358,7 +359,7 @@ class _Routes:
                     {
                         "abstained": not documents,
                         "reranked": admission is not None,
-                        "triage": triage.model_dump(),
+                        "triage": triage,
                         "results": results,
                         "recalled": recalled,
                         "timings_ms": dict(call.stages_ms),

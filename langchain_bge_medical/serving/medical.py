@@ -21,6 +21,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_bge_medical.chains import NOTICE, build_answer_chain
 from langchain_bge_medical.clinical.evidence import with_evidence
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.polarity import findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving.scheduler import Admission, ScoringEngine, estimate_tokens
@@ -85,6 +86,13 @@ class MedicalSearch:
         """Return how soon the patient must be seen; with the best document, as it is usually seen."""
         usual = best.metadata.get("urgency") if best is not None else None
         return self._red_flags.triage(query, usual=usual, lang=lang)
+
+    def findings(self, query: str) -> list[dict[str, Any]]:
+        """Return what the patient says of which symptom, and where in the query, in code points."""
+        return [
+            {**finding._asdict(), "text": query[finding.start : finding.end]}
+            for finding in findings(query, self._lexicon)
+        ]
 
     async def find(self, query: str, admission: Admission | None) -> Found:
         """Recall candidates and rerank them.

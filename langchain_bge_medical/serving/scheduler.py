@@ -25,7 +25,7 @@ Pair = tuple[str, str]
 State = Literal["starting", "ready", "draining", "broken", "closed"]
 
 # A round: the pairs whose turn it is next, from which batches of like length are made.
-_ROUND_BATCHES = 4
+_ROUND_BATCHES = 8
 # Share of a batch that may be padding.
 _MAX_PADDING = 0.1
 # Pairs in one call of an encoder that says nothing about tokens, e.g. one behind a network.
@@ -549,7 +549,7 @@ class ScoringEngine:
         if not self._count_tokens(encoder, turn):
             return []
         padding = _MAX_PADDING if getattr(encoder, "pads", True) else None
-        return next(batch for batch in batches_of_like_length(turn, budget, padding) if first in batch)
+        return batch_around(first, turn, budget, padding)
 
     def _in_turn(self, tokens: float) -> list[_Item]:
         """Return the items whose turn is next, up to `tokens`, fairest first."""
@@ -562,7 +562,7 @@ class ScoringEngine:
                 self.counts.expired += 1
                 job.fail(DeadlineExceeded("the request's time ran out before it was scored"))
             if job.live:
-                rest = iter([item for item in job.items if not item.done])
+                rest = iter(job.items)
                 heap.append((job.start_tag + job.served, number, rest, next(rest)))
         heapq.heapify(heap)
         turn: list[_Item] = []
@@ -627,6 +627,8 @@ class ScoringEngine:
             item.job.served += item.estimate
             item.job.admission.read_tokens += item.tokens or item.estimate
             item.job.deliver(item, scores[item.pair]._replace(tokens=item.tokens or item.estimate))
+        for job in jobs:
+            job.items = [item for item in job.items if not item.done]
 
     def _split(self, encoder: BaseCrossEncoder, items: Sequence[_Item], error: Exception) -> None:
         """Score what failed together in halves: by pairs if memory was short, else by requests."""
@@ -734,30 +736,36 @@ def estimate_tokens(pair: Pair) -> int:
     return 4 + sum(len(text.encode("utf-8", "surrogatepass")) for text in pair) // _BYTES_PER_TOKEN
 
 
-def batches_of_like_length(items: Sequence[_Item], budget: int, max_padding: float | None) -> list[list[_Item]]:
-    """Cut items into batches of like length within a budget, longest first.
+def batch_around(first: _Item, items: Sequence[_Item], budget: int, max_padding: float | None) -> list[_Item]:
+    """Return a batch with `first` and those of like length, as many as the budget holds.
 
     Args:
-        items: With their `tokens` known.
-        budget: Tokens in a batch, padding included; an item that is larger gets a batch of its own.
+        first: Has to be in it.
+        items: Candidates, `first` among them, with their `tokens` known.
+        budget: Tokens in a batch, padding included; if `first` is larger it is alone.
         max_padding: Share of a batch that may be padding; `None` if there is none, whatever the lengths.
 
     Returns:
-        Every item in exactly one batch.
+        The batch, longest first.
     """
-    batches: list[list[_Item]] = []
-    size = longest = 0
-    for item in sorted(items, key=lambda item: -(item.tokens or 0)):
-        length = item.tokens or 0
-        full = size + length
-        padded = full if max_padding is None else longest * (len(batches[-1]) + 1 if batches else 0)
-        if batches and padded <= budget and padded - full <= (max_padding or 0) * padded:
-            batches[-1].append(item)
-            size = full
-        else:
-            batches.append([item])
-            size = longest = length
-    return batches
+
+    def fits(low: int, high: int, size: int) -> bool:
+        padded = size if max_padding is None else lengths[low] * (high - low + 1)
+        return padded <= budget and padded - size <= (max_padding or 0) * padded
+
+    ordered = sorted(items, key=lambda item: -(item.tokens or 0))
+    lengths = [item.tokens or 0 for item in ordered]
+    low = high = next(i for i, item in enumerate(ordered) if item is first)
+    size = own = lengths[low]
+    while True:
+        wider = [(low - 1, high, low - 1)] if low > 0 else []
+        wider += [(low, high + 1, high + 1)] if high + 1 < len(ordered) else []
+        wider.sort(key=lambda step: abs(lengths[step[2]] - own))
+        step = next(((a, b, new) for a, b, new in wider if fits(a, b, size + lengths[new])), None)
+        if step is None:
+            return ordered[low : high + 1]
+        low, high, new = step
+        size += lengths[new]
 
 
 def score_pairs(encoder: BaseCrossEncoder, pairs: Sequence[Pair]) -> list[PairScore]:

@@ -433,6 +433,7 @@ class KnowledgeBaseAnswer(BaseModel):
     audit: dict[str, Any]
     abstained: bool
     triage: dict[str, Any]
+    findings: list[dict[str, Any]] = Field(description="Symptoms in the query: affirmed, denied, past, …, and where.")
     results: list[Disease]
     recalled: list[Disease] = Field(description="The best of recall alone, for comparison.")
     timings_ms: dict[str, float]

@@ -71,6 +71,9 @@ def serve(app: FastAPI, *, host: str, port: int) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "openai", "urllib3"):  # they log addresses, and texts at DEBUG
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # How long a thread that wants to go on may have to wait for another that computes in Python: 5 ms by default, which
+    # a batch of a small model does not take itself.
+    sys.setswitchinterval(0.001)
     server = Server(app, host=host, port=port)
     fields = {"event": "listening", "url": f"http://{host}:{port}/"}
     logger.info("listening", extra={"fields": fields})

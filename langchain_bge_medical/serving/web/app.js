@@ -249,6 +249,7 @@ function showForm() {
   $("#again").hidden = !talking || Boolean(state.running);
   $("#examples").hidden = $("#how").hidden = $("#hint").hidden = talking;
   $("#query").rows = talking ? 1 : 3;
+  $("#form").classList.toggle("talking", talking);
   $("#said").hidden = !talking;
   $("#said ul").replaceChildren(...state.said.map((words) => el("li", {}, words)));
 }
@@ -293,11 +294,10 @@ function showReport() {
   const { report } = state;
   showTriage();
   if (!report.results) return;
-  const spans = report.results.flatMap((card) => card.evidence.filter((piece) => piece.field === "query" && piece.status !== "missing"));
-  // One disease may match what another leaves out; a denial is one for all of them.
-  spans.sort((a, b) => (a.status === "denied" ? -1 : 0) - (b.status === "denied" ? -1 : 0));
-  const taken = new Map(spans.map((span) => [`${span.start}-${span.end}`, span]));
-  $("#words").replaceChildren(...marked(report.query, [...taken.values()]));
+  // What fits is so by the diseases that are shown; what is denied is so whatever they are.
+  const fits = report.results.flatMap((card) => card.evidence.filter((piece) => piece.field === "query" && piece.status === "matched"));
+  const denied = report.findings.filter((finding) => finding.status === "absent").map((finding) => ({ ...finding, status: "denied" }));
+  $("#words").replaceChildren(...marked(report.query, [...denied, ...fits]));
   $("#abstained").hidden = !report.abstained;
   $("#order").hidden = report.abstained || !report.reranked;
   showCards();
