@@ -296,6 +296,10 @@ def serve(
     if log_text_sample:
         err.print("[bold red]WARNING: patients' words are written to the log (--log-text-sample)[/bold red]")
     chat_model = _chat_model(llm, llm_base_url)
+    try:
+        listener = server.listen(host, port)
+    except OSError as error:
+        raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; take another with --port") from None
     revision = resolved_revision(model_folder(reranker, kind="reranker"))
     engine = ScoringEngine(
         lambda: BGECrossEncoder(reranker, device=device, dtype=dtype),  # type: ignore[arg-type]  # checked there
@@ -325,7 +329,7 @@ def serve(
         text_sample=log_text_sample,
         tracer=otlp_tracer() if otel else None,
     )
-    sys.exit(server.serve(service, host=host, port=port))
+    sys.exit(server.serve(service, listener))
 
 
 @app.command()

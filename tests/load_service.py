@@ -66,11 +66,12 @@ class Null(BaseCrossEncoder):
 def serve(port: int, seconds_per_token: float, max_wait_s: float) -> None:
     from langchain_bge_medical.serving.app import Model, create_app
     from langchain_bge_medical.serving.scheduler import ScoringEngine
+    from langchain_bge_medical.serving.server import listen
     from langchain_bge_medical.serving.server import serve as run
 
     probe = (text(20), text(60))
     engine = ScoringEngine(lambda: Null(seconds_per_token), max_wait_s=max_wait_s, probe=probe)
-    sys.exit(run(create_app(engine, Model(name="null", revision="0")), host="127.0.0.1", port=port))
+    sys.exit(run(create_app(engine, Model(name="null", revision="0")), listen("127.0.0.1", port)))
 
 
 @contextlib.asynccontextmanager

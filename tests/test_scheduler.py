@@ -15,8 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import Document
+from pydantic import ValidationError
 
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
+from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving import scheduler
 from langchain_bge_medical.serving.scheduler import (
     BatchReport,
@@ -120,6 +123,24 @@ def test_an_encoder_that_says_nothing_about_tokens_gets_all_that_waits_in_one_ca
 def test_a_request_without_pairs_is_done_at_once(engine: ScoringEngine, scorer: SharedCharacters) -> None:
     assert engine.submit([]).result(timeout=0) == []
     assert scorer.batches == []
+
+
+def test_compressors_can_share_an_engine_and_an_admission_is_good_for_one_call(scorer: SharedCharacters) -> None:
+    engine = ScoringEngine(lambda: scorer)
+    documents = [Document(page_content=text) for text in ("头痛", "咳嗽发烧", "")]
+    own = BGERerankerCompressor(cross_encoder=SharedCharacters()).compress_documents(documents, QUERY)
+    for top_n in (1, 3):
+        shared = BGERerankerCompressor(engine=engine, top_n=top_n)
+        assert shared.compress_documents(documents, QUERY) == own[:top_n]
+    assert engine.counts.batches == 2
+    admission = engine.admit(100)
+    once = BGERerankerCompressor(engine=admission)
+    assert once.compress_documents(documents, QUERY) == own
+    assert engine.backlog_tokens == 0
+    with pytest.raises(RuntimeError, match="one submit"):
+        once.compress_documents(documents, QUERY)
+    with pytest.raises(ValidationError, match="engine comes with its own cross_encoder, model_name"):
+        BGERerankerCompressor(engine=engine, cross_encoder=scorer, model_name="bundled")
 
 
 # Batches

@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import sys
 from tests.serving_kit import SharedCharacters, make_app
-from langchain_bge_medical.serving.server import serve
+from langchain_bge_medical.serving.server import listen, serve
 app = make_app(SharedCharacters(seconds_per_batch=0.1, budget=32), max_wait_s=1e6)
-sys.exit(serve(app, host="127.0.0.1", port=int(sys.argv[1])))
+sys.exit(serve(app, listen("127.0.0.1", int(sys.argv[1]))))
 """
 
 
@@ -112,3 +112,26 @@ def test_serve_answers_with_the_bundled_models_and_knowledge_base_without_any_se
         assert server.returncode == 0
     assert "LANGSMITH_TRACING is ignored" in log
     assert "CANARY" not in log
+
+
+def cli(*arguments: str, without: str = "none") -> tuple[int, str]:
+    code = f"import sys; sys.modules[{without!r}] = None; from langchain_bge_medical.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def test_a_mistake_is_one_line_and_exit_code_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = cli("serve", "--port", port)
+        assert (code, len(said.splitlines())) == (2, 1)
+        assert f"cannot listen at 127.0.0.1, port {port}" in said
+    code, said = cli("serve", without="fastapi")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "pip install 'langchain-bge-medical[serve]'" in said
+    code, said = cli("serve", "--port", "0", "--reranker", "/no/such/folder")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "/no/such/folder" in said

@@ -90,8 +90,8 @@ class MedicalSearch:
     def findings(self, query: str) -> list[dict[str, Any]]:
         """Return what the patient says of which symptom, and where in the query, in code points."""
         return [
-            {**finding._asdict(), "text": query[finding.start : finding.end]}
-            for finding in findings(query, self._lexicon)
+            {"term": f.term, "status": f.status, "start": f.start, "end": f.end, "text": query[f.start : f.end]}
+            for f in findings(query, self._lexicon)
         ]
 
     async def find(self, query: str, admission: Admission | None) -> Found:

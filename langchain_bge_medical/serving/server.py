@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import time
 from types import FrameType
@@ -25,10 +26,10 @@ _NOTICE_S = 1.0
 class Server(uvicorn.Server):
     """Answers what was let in after a SIGTERM, and 503 to what comes later, before it stops listening."""
 
-    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
-        """Take the app and where to listen."""
+    def __init__(self, app: FastAPI) -> None:
+        """Take the app."""
         config = uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, server_header=False,
+            app, log_config=None, access_log=False, server_header=False,
             timeout_graceful_shutdown=_CLOSE_S, backlog=1_024,
         )  # fmt: skip
         super().__init__(config)
@@ -52,13 +53,29 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or self._service.state() == "broken"
 
 
-def serve(app: FastAPI, *, host: str, port: int) -> int:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: Address, of version 4 or 6, or name.
+        port: 0 takes a free one.
+
+    Returns:
+        The socket.
+
+    Raises:
+        OSError: If that is not possible, e.g. because another program listens there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=1_024)
+
+
+def serve(app: FastAPI, listener: socket.socket) -> int:
     """Serve until told to stop.
 
     Args:
         app: As `create_app` returns it.
-        host: Address to listen at.
-        port: Port to listen at.
+        listener: As `listen` returns it.
 
     Returns:
         Exit code: 0 after a signal, 3 if the model was given up.
@@ -74,10 +91,10 @@ def serve(app: FastAPI, *, host: str, port: int) -> int:
     # How long a thread that wants to go on may have to wait for another that computes in Python: 5 ms by default, which
     # a batch of a small model does not take itself.
     sys.setswitchinterval(0.001)
-    server = Server(app, host=host, port=port)
-    fields = {"event": "listening", "url": f"http://{host}:{port}/"}
+    host, port = listener.getsockname()[:2]
+    fields = {"event": "listening", "url": f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"}
     logger.info("listening", extra={"fields": fields})
-    server.run()
+    Server(app).run(sockets=[listener])
     service: Service = app.state.service
     if service.failure is not None:
         raise service.failure
