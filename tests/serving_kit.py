@@ -39,6 +39,7 @@ class SharedCharacters(BaseCrossEncoder):
         self.seconds_per_batch = seconds_per_batch
         self.batches: list[list[tuple[str, str]]] = []
         self.padded = self.tokens = 0
+        self.busy_s = 0.0
         self.broken: Exception | None = None
 
     def token_counts(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
@@ -51,7 +52,9 @@ class SharedCharacters(BaseCrossEncoder):
         sizes = self.token_counts(pairs)
         self.tokens += sum(sizes)
         self.padded += max(sizes) * len(sizes)
+        started = time.perf_counter()
         time.sleep(self.seconds_per_batch + self.seconds_per_token * max(sizes) * len(sizes))
+        self.busy_s += time.perf_counter() - started
         for _, document in pairs:
             self._obey(document, alone=len(pairs) == 1)
         return [float("nan") if "nan" in document else self.logit(query, document) for query, document in pairs]
