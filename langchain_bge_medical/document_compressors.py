@@ -143,7 +143,9 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             ModelNotFoundError: If the model cannot be had or is no reranker.
             ValueError: If `max_length` is more than the model can read.
         """
-        self._ready().encoder()
+        engine = self._ready()
+        if isinstance(engine, ScoringEngine):  # whoever was admitted to one has it loaded
+            engine.encoder()
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -329,7 +331,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         return added
 
     def _must_fuse(self, scores: dict[str, PairScore]) -> bool:
-        knows = getattr(self._ready().encoder(), "knows", None)
+        knows = getattr(self._ready().loaded_encoder, "knows", None)
         return knows is not None and not all(knows(text) for text in scores)
 
     def _passthrough(self, documents: Sequence[Document], error: Exception) -> list[Document]:

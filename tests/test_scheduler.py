@@ -476,10 +476,9 @@ def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wai
     engine.start()
     loads[0].broken = RuntimeError("broken")
     started = time.monotonic()
-    futures = [engine.submit(pairs(f"咳{i}")) for i in range(3)]
-    for future in futures:
+    for i in range(3):
         with pytest.raises((RuntimeError, NotReady)):
-            future.result(timeout=5)
+            engine.submit(pairs(f"咳{i}")).result(timeout=5)
     eventually(lambda: engine.state == "broken")
     assert time.monotonic() - started < 1
     assert not engine.ready()
@@ -547,6 +546,38 @@ def test_without_work_the_thread_ends_and_the_next_request_starts_another(monkey
     watch = used()
     gc.collect()
     assert watch() is None
+
+
+def test_a_thread_that_dies_between_a_batch_and_its_delivery_loses_and_doubles_nothing(
+    engine: ScoringEngine, scorer: SharedCharacters
+) -> None:
+    def once(report: BatchReport) -> None:
+        engine.on_batch = None
+        kill(threading.current_thread())  # strikes at one of the next instructions
+
+    engine.on_batch = once
+    request = pairs("咳嗽", "发", "烧热")
+    assert logits(engine.submit(request)) == right(request)
+    assert logits(engine.submit(request)) == right(request)
+    eventually(lambda: engine.backlog_requests == 0)
+    assert engine.counts.worker_deaths >= 1
+
+
+def test_threads_that_die_one_after_the_other_for_no_request_s_fault_are_given_up(engine: ScoringEngine) -> None:
+    engine.on_batch = lambda report: kill(threading.current_thread())
+    with pytest.raises(NotReady, match="broken"):
+        engine.submit(pairs("咳嗽")).result(timeout=5)
+    assert not engine.ready()
+    assert engine.counts.worker_deaths == 3
+
+
+def test_a_failure_in_whoever_counts_batches_does_not_stop_them(engine: ScoringEngine) -> None:
+    def fail(report: BatchReport) -> None:
+        raise ZeroDivisionError
+
+    engine.on_batch = fail
+    assert logits(engine.submit(pairs("咳嗽"))) == [0.0]
+    assert engine.counts.worker_deaths == 0
 
 
 # The end

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -133,7 +133,6 @@ class _Job:
         self.scores: list[PairScore | None] = [None] * len(items)
         # Longest first, so that pairs that follow one another are of like length.
         self.items = sorted(items, key=lambda item: -item.estimate)
-        self.left = len(items)
         self.start_tag = 0.0
         self.served = 0
 
@@ -149,12 +148,15 @@ class _Job:
             return
 
     def deliver(self, item: _Item, score: PairScore) -> None:
-        item.done = True
         self.scores[item.index] = score
-        self.left -= 1
-        if not self.left:
+        item.done = True
+
+    def finish(self) -> None:
+        """Hand the scores over if all are there."""
+        scores = [score for score in self.scores if score is not None]
+        if len(scores) == len(self.scores):
             try:
-                self.future.set_result([score for score in self.scores if score is not None])
+                self.future.set_result(scores)
             except InvalidStateError:
                 return
 
@@ -180,9 +182,10 @@ class Admission:
         self.submitted_at: float | None = None
         self.first_batch_at: float | None = None
 
-    def encoder(self) -> BaseCrossEncoder:
-        """Return the engine's encoder, loaded."""
-        return self._engine.encoder()
+    @property
+    def loaded_encoder(self) -> BaseCrossEncoder | None:
+        """As `ScoringEngine.loaded_encoder`."""
+        return self._engine.loaded_encoder
 
     def submit(self, pairs: Sequence[Pair]) -> Future[list[PairScore]]:
         """Queue the request's pairs, once.
@@ -257,6 +260,7 @@ class ScoringEngine:
         self.counts = Counts()
         self._state: State = "starting"
         self._encoder: BaseCrossEncoder | None = None
+        self._loaded: BaseCrossEncoder | None = None
         self._warm = True
         self._budget: int | None = None
         self._max_length = 8_192
@@ -267,7 +271,7 @@ class ScoringEngine:
         self._thread: threading.Thread | None = None
         self._running: list[_Item] = []
         self._batch_since: float | None = None
-        self._strikes = 0
+        self._strikes = self._lost_threads = 0
         self._virtual_time = 0.0
         self._backlog_tokens = 0
         self._backlog_requests = 0
@@ -301,6 +305,11 @@ class ScoringEngine:
         """Tokens that the encoder takes in one batch; `None` if it does not say, or is not loaded."""
         return self._budget
 
+    @property
+    def loaded_encoder(self) -> BaseCrossEncoder | None:
+        """The encoder that was loaded last, without waiting for one that is being loaded; `None` before the first."""
+        return self._loaded
+
     def ready(self, *, stuck_after_s: float = 60.0) -> bool:
         """Return whether a request sent now would be scored: loaded, the thread alive, the queue moving.
 
@@ -323,7 +332,7 @@ class ScoringEngine:
         """
         with self._load_lock:
             if self._encoder is None:
-                self._encoder = encoder = self._load()
+                self._encoder = self._loaded = encoder = self._load()
                 # Asked once: on an event loop nobody must wait for an encoder that is busy.
                 self._budget = getattr(encoder, "token_budget", None)
                 self._max_length = getattr(encoder, "max_length", None) or 8_192
@@ -554,7 +563,7 @@ class ScoringEngine:
     def _in_turn(self, tokens: float) -> list[_Item]:
         """Return the items whose turn is next, up to `tokens`, fairest first."""
         now = time.monotonic()
-        heap: list[tuple[float, int, Iterator[_Item], _Item]] = []
+        heap: list[tuple[float, int, Generator[_Item, None, None], _Item]] = []
         for number, job in enumerate(self._jobs):
             if job.future.cancelled():
                 self.counts.cancelled += 1
@@ -562,8 +571,12 @@ class ScoringEngine:
                 self.counts.expired += 1
                 job.fail(DeadlineExceeded("the request's time ran out before it was scored"))
             if job.live:
-                rest = iter(job.items)
-                heap.append((job.start_tag + job.served, number, rest, next(rest)))
+                rest = (item for item in job.items if not item.done)
+                following = next(rest, None)
+                if following is None:  # the thread died between a batch and its delivery
+                    job.finish()
+                else:
+                    heap.append((job.start_tag + job.served, number, rest, following))
         heapq.heapify(heap)
         turn: list[_Item] = []
         taken = 0
@@ -629,6 +642,9 @@ class ScoringEngine:
             item.job.deliver(item, scores[item.pair]._replace(tokens=item.tokens or item.estimate))
         for job in jobs:
             job.items = [item for item in job.items if not item.done]
+            if not job.items:
+                job.finish()
+        self._lost_threads = 0
 
     def _split(self, encoder: BaseCrossEncoder, items: Sequence[_Item], error: Exception) -> None:
         """Score what failed together in halves: by pairs if memory was short, else by requests."""
@@ -665,31 +681,32 @@ class ScoringEngine:
             score_pairs(self.encoder(), [self._probe])
         except Exception as error:
             logger.error("the reranker fails on every pair (%s)", type(error).__name__)
-            self._strike(forget_model=True)
+            self._forget_model()
             return False
         self._strikes = 0
         return True
 
-    def _strike(self, *, forget_model: bool) -> None:
-        """Count a failure that is no request's own, and after a few in a row give up."""
+    def _forget_model(self) -> None:
+        """Let the model be loaded anew; after a few failures in a row, give up."""
         self._strikes += 1
-        if forget_model:
-            with self._load_lock:
-                self._encoder = None
-        waiting: list[_Job] = []
+        with self._load_lock:
+            self._encoder = None
+        if self._strikes >= _MAX_STRIKES:
+            self._give_up()
+            return
+        with self._condition:
+            self.counts.reloads += 1
+            if self._state == "ready":
+                self._state = "starting"
+
+    def _give_up(self) -> None:
         with self._condition:
             if self._state == "closed":
                 return
-            if self._strikes >= _MAX_STRIKES:
-                self._state = "broken"
-                waiting = [*self._arrived, *self._jobs]
-                self._arrived, self._jobs = [], []
-            elif forget_model:
-                self.counts.reloads += 1
-                if self._state == "ready":
-                    self._state = "starting"
-        if self._state == "broken":
-            logger.critical("the scoring engine gives up after %d failures in a row", self._strikes)
+            self._state = "broken"
+            waiting = [*self._arrived, *self._jobs]
+            self._arrived, self._jobs = [], []
+        logger.critical("the scoring engine gives up after %d failures in a row", _MAX_STRIKES)
         for job in waiting:
             job.fail(NotReady("broken"))
 
@@ -702,8 +719,10 @@ class ScoringEngine:
             item.crashes += 1
             if item.crashes > 1:
                 item.job.fail(WorkerDied("scoring this request ended the engine's thread"))
-        if not running:
-            self._strike(forget_model=False)
+        if not running:  # it is nobody's request that ends it, so that it may do so for ever
+            self._lost_threads += 1
+        if self._lost_threads >= _MAX_STRIKES:
+            self._give_up()
         with self._condition:
             self._thread = None
             if self._state not in ("closed", "broken"):
@@ -728,7 +747,10 @@ class ScoringEngine:
             self._done_tokens = self._done_tokens * decay + estimate
             self._busy_s = self._busy_s * decay + seconds
         if self.on_batch is not None:
-            self.on_batch(BatchReport(pairs, tokens, longest * len(items), seconds, len(jobs)))
+            try:
+                self.on_batch(BatchReport(pairs, tokens, longest * len(items), seconds, len(jobs)))
+            except Exception as error:  # whoever counts batches must not stop them
+                logger.error("on_batch failed (%s)", type(error).__name__)
 
 
 def estimate_tokens(pair: Pair) -> int:
