@@ -135,10 +135,11 @@ class _Job:
         self.items = sorted(items, key=lambda item: -item.estimate)
         self.start_tag = 0.0
         self.served = 0
+        self.live = True
+        self.future.add_done_callback(self._ended)
 
-    @property
-    def live(self) -> bool:
-        return not self.future.done()
+    def _ended(self, _: Future[list[PairScore]]) -> None:
+        self.live = False  # asking the future takes its lock, and this is asked for every pair
 
     def fail(self, error: BaseException) -> None:
         # A future may be cancelled from another thread at any moment.
@@ -565,9 +566,9 @@ class ScoringEngine:
         now = time.monotonic()
         heap: list[tuple[float, int, Generator[_Item, None, None], _Item]] = []
         for number, job in enumerate(self._jobs):
-            if job.future.cancelled():
-                self.counts.cancelled += 1
-            elif job.admission.deadline is not None and job.admission.deadline < now and job.live:
+            if not job.live:
+                self.counts.cancelled += job.future.cancelled()
+            elif job.admission.deadline is not None and job.admission.deadline < now:
                 self.counts.expired += 1
                 job.fail(DeadlineExceeded("the request's time ran out before it was scored"))
             if job.live:
