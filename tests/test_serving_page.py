@@ -212,6 +212,7 @@ def test_an_example_is_one_click(page: Page) -> None:
 def test_when_nothing_fits_it_says_so(page: Page) -> None:
     ask(page, "xyz")
     expect(page.locator("#abstained")).to_be_visible()
+    expect(page.locator("#triage")).to_be_hidden()  # there is nothing to go by
     assert page.locator(".card").count() == 0
 
 
@@ -227,12 +228,13 @@ def test_markup_in_a_complaint_stays_text(page: Page) -> None:
 
 @pytest.mark.parametrize("page", [{"viewport": {"width": 360, "height": 740}, "has_touch": True}], indirect=True)
 def test_on_a_phone_everything_fits_its_width_and_is_large_enough_for_a_thumb(page: Page) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     ask(page, COMPLAINT + "," + "a" * 80)
     answered(page)
     for order in ("重排之前", "重排之后"):
         page.get_by_role("radio", name=order).check(force=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    small = page.locator("form button:visible, #next button:visible").evaluate_all(
+    small = page.locator("form button:visible, #next button:visible, #examples button:visible").evaluate_all(
         "buttons => buttons.filter(b => b.getBoundingClientRect().height < 44).map(b => b.textContent)"
     )
     assert small == []
@@ -310,6 +312,7 @@ def test_when_there_is_no_room_it_says_how_long_to_wait_and_tries_again_by_itsel
     ask(page)
     problem = page.locator("#problem")
     expect(problem).to_contain_text(says)
+    expect(problem).to_be_in_viewport()
     expect(problem).to_contain_text("2 秒后")
     expect(page.get_by_role("textbox")).to_have_value(COMPLAINT)  # nothing typed is lost
     expect(problem).to_contain_text("1 秒后")

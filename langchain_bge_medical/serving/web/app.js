@@ -286,7 +286,7 @@ function showTriage() {
     ),
   );
   // Without red flags the level comes from the best disease, which is not known yet.
-  section.hidden = !loud && !state.report.results;
+  section.hidden = !loud && !state.report.results?.length;
   section.setAttribute("role", loud ? "alert" : "region");
 }
 
@@ -473,6 +473,7 @@ function showProblem(text, id = null, retry = null) {
     el("p", {}, text, id ? ` ${t().problems.id(id)}` : null),
     retry ? el("button", { type: "button", class: "quiet", onclick: retry }, t().problems.retry) : "");
   $("#problem").hidden = false;
+  $("#problem").scrollIntoView({ block: "nearest" });
 }
 
 function countDown(seconds, text, retry) {
