@@ -41,8 +41,8 @@ class _Model(Protocol):
     pads: bool
     """Whether the sequences of a batch are filled up to the longest one."""
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> list[float]:
-        """Return a logit per sequence. Raises what torch raises when memory runs out."""
+    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
+        """Return a logit per sequence, perhaps before it is computed. Raises what torch raises when memory runs out."""
         ...
 
 
@@ -301,7 +301,8 @@ class BGECrossEncoder(BaseCrossEncoder):
         model = self._loaded()
         # Longest first, so that too large a budget fails at once and not at the end.
         waiting = sorted(range(len(sequences)), key=lambda i: len(sequences[i].input_ids), reverse=True)
-        logits = [math.nan] * len(sequences)
+        order: list[int] = []
+        done: list[torch.Tensor] = []
         while waiting:
             number = _fitting([len(sequences[i].input_ids) for i in waiting], self._budget, pads=model.pads)
             batch = [sequences[i] for i in waiting[:number]]
@@ -309,10 +310,12 @@ class BGECrossEncoder(BaseCrossEncoder):
             if out is None:
                 self._halve(batch)
                 continue
-            for i, logit in zip(waiting[:number], out, strict=True):
-                logits[i] = logit
+            order += waiting[:number]
+            done.append(out)
             del waiting[:number]
-        return logits
+        # Only now, so that a GPU computes one batch while the next is put together.
+        computed = dict(zip(order, (logit for out in done for logit in out.tolist()), strict=True))
+        return [computed[i] for i in range(len(sequences))]
 
     def _halve(self, batch: Sequence[TokenSequence]) -> None:
         longest = len(batch[0].input_ids)
@@ -335,7 +338,7 @@ class _PackedModel:
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> list[float]:
+    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         import torch
 
         from langchain_bge_medical.packed.encoder import Sequences
@@ -346,7 +349,7 @@ class _PackedModel:
             [len(sequence.input_ids) for sequence in sequences],
         )
         with torch.inference_mode():
-            logits: list[float] = self._encoder(packed).tolist()
+            logits: torch.Tensor = self._encoder(packed)
         return logits
 
 
@@ -358,7 +361,7 @@ class _PaddedModel:
     def __init__(self, model: Any, device: str) -> None:
         self._model, self._device = model, device
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> list[float]:
+    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         import torch
 
         tokenizer = self._model.tokenizer
@@ -374,8 +377,7 @@ class _PaddedModel:
             types = [sequence.token_type_ids + [0] * gap for sequence, gap in both]
             features["token_type_ids"] = torch.tensor(types, device=self._device)
         with torch.inference_mode():
-            scores = self._model(features)["scores"]
-        logits: list[float] = scores.float().squeeze(-1).tolist()
+            logits: torch.Tensor = self._model(features)["scores"].float().squeeze(-1)
         return logits
 
 
@@ -447,7 +449,7 @@ def _fitting(lengths: Sequence[int], budget: int, *, pads: bool) -> int:
     return len(lengths)
 
 
-def _run(model: _Model, batch: Sequence[TokenSequence]) -> list[float] | None:
+def _run(model: _Model, batch: Sequence[TokenSequence]) -> torch.Tensor | None:
     """Return the logits, or `None` if memory ran out. By returning, what the failed attempt held is let go."""
     try:
         return model(batch)
