@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 import math
@@ -20,11 +21,16 @@ from langchain_bge_medical.score_cache import CachedLogit, ScoreCache
 if TYPE_CHECKING:
     import torch
 
+    from langchain_bge_medical.packed.encoder import PackedEncoder
+    from langchain_bge_medical.packed.team import Team
+
 logger = logging.getLogger(__name__)
 
 DType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
-# Tokens in one batch. A CPU wants what flows between two layers to stay in its cache, a GPU wants to be fed.
-_BATCH_TOKENS_CPU, _BATCH_TOKENS_GPU = 2_048, 32_768
+# Tokens in one batch. A CPU's core wants what flows between two layers to stay in its cache, a GPU wants to be fed.
+_BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
+# Batches that a model is given at a time, for each that it runs side by side.
+_BATCHES_AHEAD = 8
 
 
 class PairLogit(NamedTuple):
@@ -40,9 +46,16 @@ class _Model(Protocol):
 
     pads: bool
     """Whether the sequences of a batch are filled up to the longest one."""
+    side_by_side: int
+    """How many batches it computes at once."""
+    batch_tokens: int
+    """How many tokens a batch should have."""
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
-        """Return a logit per sequence, perhaps before it is computed. Raises what torch raises when memory runs out."""
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        """Return a logit per sequence of each batch, perhaps before it is computed.
+
+        Raises what torch raises when memory runs out.
+        """
         ...
 
 
@@ -88,8 +101,9 @@ class BGECrossEncoder(BaseCrossEncoder):
                 Ampere and newer), float16 on other GPUs, float32 elsewhere. `int8` quantises weights by output
                 channel and activations by token as they come, on the CPU only. The head computes in float32 in
                 all of them, so that half precision does not tie scores.
-            batch_tokens: Tokens in one batch, padding included where there is any; `None` chooses by device.
-                When a batch does not fit into memory, the encoder goes on with half as many.
+            batch_tokens: Tokens in one batch, padding included where there is any; `None` chooses by device. A
+                CPU computes a batch on each core. When a batch does not fit into memory, the encoder goes on
+                with half as many.
             long_documents: `"cut"` reads what fits into `max_length`; `"windows"` reads up to 8,192 tokens of a
                 document in overlapping windows of that size, and the pair's logit is the best window's.
             cache: Logits of pairs seen before; holds no text.
@@ -229,9 +243,9 @@ class BGECrossEncoder(BaseCrossEncoder):
 
     @property
     def token_budget(self) -> int:
-        """Tokens that go into one batch, padding included where there is any."""
-        self._loaded()
-        return self._budget
+        """Tokens that keep the device busy for a batch, or for one on each core, padding included."""
+        model = self._loaded()
+        return self._budget * model.side_by_side
 
     @property
     def pads(self) -> bool:
@@ -268,7 +282,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         if self.max_length > limit:
             raise ValueError(f"model {self.model_name!r} reads at most {limit} tokens, max_length is {self.max_length}")
         self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
-        self._budget = self.batch_tokens or (_BATCH_TOKENS_CPU if device == "cpu" else _BATCH_TOKENS_GPU)
+        self._budget = self.batch_tokens or model.batch_tokens
         self._device = device
         digests = folder / "known_documents.txt"
         self._known_documents = frozenset(digests.read_text("utf-8").split()) if digests.is_file() else None
@@ -304,29 +318,31 @@ class BGECrossEncoder(BaseCrossEncoder):
         order: list[int] = []
         done: list[torch.Tensor] = []
         while waiting:
-            number = _fitting([len(sequences[i].input_ids) for i in waiting], self._budget, pads=model.pads)
-            batch = [sequences[i] for i in waiting[:number]]
-            out = _run(model, batch)
+            lengths = [len(sequences[i].input_ids) for i in waiting]
+            number = _fitting(lengths, self._budget * model.side_by_side * _BATCHES_AHEAD, pads=False)
+            planned = _plan(lengths[:number], self._budget, pads=model.pads, side_by_side=model.side_by_side)
+            out = _run(model, [[sequences[waiting[place]] for place in batch] for batch in planned])
             if out is None:
-                self._halve(batch)
+                self._halve([[lengths[place] for place in batch] for batch in planned])
                 continue
-            order += waiting[:number]
-            done.append(out)
+            order += [waiting[place] for batch in planned for place in batch]
+            done += out
             del waiting[:number]
         # Only now, so that a GPU computes one batch while the next is put together.
         computed = dict(zip(order, (logit for out in done for logit in out.tolist()), strict=True))
         return [computed[i] for i in range(len(sequences))]
 
-    def _halve(self, batch: Sequence[TokenSequence]) -> None:
-        longest = len(batch[0].input_ids)
-        if len(batch) == 1:
+    def _halve(self, batches: Sequence[Sequence[int]]) -> None:
+        """Make batches smaller than these, given by the lengths in them."""
+        longest = max(max(batch) for batch in batches)
+        if len(batches) == len(batches[0]) == 1:
             raise MemoryError(
                 f"out of memory: {self._device} has not enough for one pair of {longest} tokens; lower max_length "
                 f"(now {self.max_length}), take a smaller dtype, or free what else is on the device"
             )
         _free_memory(self._device)
-        tokens = sum(len(sequence.input_ids) for sequence in batch)
-        self._budget = max(longest, min(self._budget, tokens) // 2)
+        largest = max(sum(batch) for batch in batches)
+        self._budget = max(1, min(self._budget, largest) // 2)
         logger.warning("%s ran out of memory; batches are of %d tokens from now on", self._device, self._budget)
 
 
@@ -335,42 +351,50 @@ class _PackedModel:
 
     pads = False
 
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: PackedEncoder, team: Team | None) -> None:
+        self._encoder, self._team = encoder, team
+        self.side_by_side = team.size if team else 1
+        self.batch_tokens = _BATCH_TOKENS_CORE * team.cores_each if team else _BATCH_TOKENS_GPU
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        return self._team.map(self._one, batches) if self._team else [self._one(batch) for batch in batches]
+
+    def _one(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
         import torch
 
         from langchain_bge_medical.packed.encoder import Sequences
 
         packed = Sequences(
-            [token for sequence in sequences for token in sequence.input_ids],
-            [kind for sequence in sequences for kind in sequence.token_type_ids],
-            [len(sequence.input_ids) for sequence in sequences],
+            [token for sequence in batch for token in sequence.input_ids],
+            [kind for sequence in batch for kind in sequence.token_type_ids],
+            [len(sequence.input_ids) for sequence in batch],
         )
         with torch.inference_mode():
-            logits: torch.Tensor = self._encoder(packed)
-        return logits
+            return self._encoder(packed)
 
 
 class _PaddedModel:
     """Any other model, through sentence-transformers."""
 
     pads = True
+    side_by_side = 1
 
     def __init__(self, model: Any, device: str) -> None:
         self._model, self._device = model, device
+        self.batch_tokens = 2 * _BATCH_TOKENS_CORE if device == "cpu" else _BATCH_TOKENS_GPU
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        return [self._one(batch) for batch in batches]
+
+    def _one(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
         import torch
 
         tokenizer = self._model.tokenizer
-        width = max(len(sequence.input_ids) for sequence in sequences)
-        gaps = [width - len(sequence.input_ids) for sequence in sequences]
+        width = max(len(sequence.input_ids) for sequence in batch)
+        both = [(sequence, width - len(sequence.input_ids)) for sequence in batch]
         features: dict[str, torch.Tensor] = {}
-        both = list(zip(sequences, gaps, strict=True))
         ids = [sequence.input_ids + [tokenizer.pad_token_id] * gap for sequence, gap in both]
-        mask = [[1] * (width - gap) + [0] * gap for gap in gaps]
+        mask = [[1] * (width - gap) + [0] * gap for _, gap in both]
         features["input_ids"] = torch.tensor(ids, device=self._device)
         features["attention_mask"] = torch.tensor(mask, device=self._device)
         if "token_type_ids" in tokenizer.model_input_names:
@@ -387,6 +411,7 @@ def _open(folder: Path, device: str, dtype: str, *, int8: bool) -> tuple[_Model,
     from transformers import AutoConfig, AutoTokenizer
 
     from langchain_bge_medical.packed.encoder import PackedEncoder, can_pack
+    from langchain_bge_medical.packed.team import Team
     from langchain_bge_medical.packed.weights import SafetensorsWeights
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -396,7 +421,7 @@ def _open(folder: Path, device: str, dtype: str, *, int8: bool) -> tuple[_Model,
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.inference_mode():
             encoder = PackedEncoder(config, weights, device=where, dtype=getattr(torch, dtype), int8=int8)
-        return _PackedModel(encoder), tokenizer, config
+        return _PackedModel(encoder, Team() if where.type == "cpu" else None), tokenizer, config
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(
@@ -449,10 +474,32 @@ def _fitting(lengths: Sequence[int], budget: int, *, pads: bool) -> int:
     return len(lengths)
 
 
-def _run(model: _Model, batch: Sequence[TokenSequence]) -> torch.Tensor | None:
+def _plan(lengths: Sequence[int], budget: int, *, pads: bool, side_by_side: int) -> list[list[int]]:
+    """Return batches of places in `lengths`, which go from long to short.
+
+    For batches that are computed in turn: neighbours, as many as fit. For those side by side: as many batches as
+    keep all busy, of as equal a size as can be (longest processing time first, Graham 1969), none much over budget.
+    """
+    batches: list[list[int]] = []
+    if side_by_side == 1:
+        while (start := sum(map(len, batches))) < len(lengths):
+            number = _fitting(lengths[start:], budget, pads=pads)
+            batches.append([*range(start, start + number)])
+        return batches
+    rounds = -(-sum(lengths) // (budget * side_by_side))
+    batches = [[] for _ in range(min(len(lengths), rounds * side_by_side))]
+    least = [(0, number) for number in range(len(batches))]
+    for place, length in enumerate(lengths):
+        tokens, number = least[0]
+        batches[number].append(place)
+        heapq.heapreplace(least, (tokens + length, number))
+    return batches
+
+
+def _run(model: _Model, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor] | None:
     """Return the logits, or `None` if memory ran out. By returning, what the failed attempt held is let go."""
     try:
-        return model(batch)
+        return model(batches)
     except (RuntimeError, MemoryError) as error:
         words = str(error).lower()
         if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -22,7 +24,7 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
+from langchain_bge_medical.cross_encoders import BGECrossEncoder, _plan, sigmoid
 from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.pair_tokenizer import TokenSequence
 from langchain_bge_medical.score_cache import ScoreCache
@@ -70,6 +72,29 @@ def test_score_is_the_sigmoid_of_the_logit_taken_once_as_python_floats(encoder: 
     scores = encoder.score(PAIRS)
     assert scores == [1 / (1 + math.exp(-logit)) for logit in encoder.logits(PAIRS)]
     assert all(type(score) is float for score in scores)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    budget=st.integers(1, 2_000),
+    side_by_side=st.integers(1, 4),
+    pads=st.booleans(),
+)
+def test_every_pair_is_in_one_batch_and_batches_keep_to_the_budget_and_are_even(
+    lengths: list[int], budget: int, side_by_side: int, pads: bool
+) -> None:
+    lengths.sort(reverse=True)
+    batches = _plan(lengths, budget, pads=pads, side_by_side=side_by_side)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    sizes = [sum(lengths[place] for place in batch) for batch in batches]
+    if side_by_side == 1:
+        for batch, size in zip(batches, sizes, strict=True):
+            assert len(batch) == 1 or (len(batch) * lengths[batch[0]] if pads else size) <= budget
+    else:
+        assert len(batches) % side_by_side == 0 or len(batches) == len(lengths)
+        # One pair more than the share of each at most.
+        assert max(sizes) <= sum(lengths) / len(batches) + lengths[0]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
@@ -140,6 +165,27 @@ def test_lower_precision_stays_close_and_does_not_tie_logits(
     half = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype=dtype).logits(pairs)
     assert half == pytest.approx(encoder.logits(pairs), abs=0.25)
     assert len(set(half)) == len(pairs)
+
+
+def test_what_torch_says_of_its_threads_stays_as_it_was(tiny_reranker: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=60)
+        expected = encoder.logits(PAIRS * 4)
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), seen) == (3, [3])
+    finally:
+        torch.set_num_threads(before)
+    torch.set_num_threads(1)
+    try:
+        alone = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=60)
+        assert alone.logits(PAIRS * 4) == pytest.approx(expected, abs=1e-5)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_sigmoid_does_not_overflow() -> None:
@@ -253,17 +299,19 @@ class Small:
     """A model on a device that holds so many tokens at once."""
 
     pads = False
+    side_by_side = 1
+    batch_tokens = 2_048
 
     def __init__(self, model: Any, holds: int, error: type[Exception] = RuntimeError) -> None:
         self.model, self.holds, self.error = model, holds, error
         self.batches: list[int] = []
 
-    def __call__(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
-        tokens = sum(len(sequence.input_ids) for sequence in sequences)
-        self.batches.append(tokens)
-        if tokens > self.holds:
-            raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return self.model(sequences)
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        for batch in batches:
+            self.batches.append(sum(len(sequence.input_ids) for sequence in batch))
+            if self.batches[-1] > self.holds:
+                raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.model(batches)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
@@ -293,17 +341,17 @@ def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_no
     with pytest.raises(MemoryError, match=r"not enough for one pair of 2\d tokens; lower max_length \(now 128\)"):
         encoder.logits(PAIRS[:1])
 
-    def broken(sequences: object) -> torch.Tensor:
-        raise RuntimeError("illegal memory access")
+    class Broken(Small):
+        def __call__(self, batches: object) -> list[torch.Tensor]:
+            raise RuntimeError("illegal memory access")
 
-    encoder._model = broken  # type: ignore[assignment]
-    encoder._model.pads = False
+    encoder._model = Broken(good, 0)
     with pytest.raises(RuntimeError, match="illegal"):
         encoder.logits(PAIRS)
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("changes", "says"),
     [
         ({"dtype": "float8"}, "dtype must be one of auto.*float8"),
         ({"long_documents": "split"}, "long_documents must be one of cut, windows, got 'split'"),
@@ -314,9 +362,9 @@ def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_no
         ({"max_length": 128, "dtype": "int8", "device": "meta"}, "int8.*CPU only"),
     ],
 )
-def test_a_setting_out_of_range_is_named(tiny_reranker: Path, settings: dict[str, object], says: str) -> None:
+def test_a_setting_out_of_range_is_named(tiny_reranker: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **settings})
+        BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **changes})
 
 
 def altered(folder: Path, to: Path, **config: object) -> Path:

@@ -24,7 +24,7 @@ HEAVY = (
 # What anybody may import: plain data and strings, no LangChain part of ours.
 GROUND = {"knowledge_base", "model_files", "score_cache", "pair_tokenizer"}
 CLINICAL = {"clinical.lexicon", "clinical.polarity", "clinical.evidence", "clinical.triage"}
-PACKED = {"packed.encoder", "packed.linear", "packed.weights"}
+PACKED = {"packed.encoder", "packed.linear", "packed.team", "packed.weights"}
 MAY_IMPORT = {
     "knowledge_base": set(),
     "model_files": set(),
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "pair_tokenizer": set(),
     "packed.weights": set(),
     "packed.linear": set(),
+    "packed.team": set(),
     "packed.attention": set(),
     "packed.encoder": {"packed.weights", "packed.linear", "packed.attention"},
     "cross_encoders": {"model_files", "score_cache", "pair_tokenizer"} | PACKED,
@@ -49,6 +50,8 @@ MAY_IMPORT = {
     "clinical.evidence": {"clinical.lexicon", "clinical.polarity"},
     "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
     "evaluation.metrics": set(),
+    "evaluation.contenders": {"cross_encoders"},
+    "evaluation.benchmark": {"evaluation.contenders", "pair_tokenizer"},
     "evaluation.compare": {"evaluation.metrics", "knowledge_base"},
 }
 

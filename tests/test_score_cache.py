@@ -96,16 +96,20 @@ def test_no_key_field_may_change_without_a_miss(tiny_reranker: Path, tmp_path: P
 
 def test_threads_that_ask_for_the_same_pairs_have_them_scored_once(tiny_reranker: Path) -> None:
     encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=ScoreCache())
-    model = encoder._model
     scored: list[int] = []
 
-    def counting(sequences: Any) -> Any:
-        scored.append(len(sequences))
-        time.sleep(0.01)
-        return model(sequences)  # type: ignore[misc]
+    class Counting:
+        pads, side_by_side, batch_tokens = False, 1, 2_048
 
-    counting.pads = False  # type: ignore[attr-defined]
-    encoder._model = counting  # type: ignore[assignment]
+        def __init__(self, model: Any) -> None:
+            self.model = model
+
+        def __call__(self, batches: Any) -> Any:
+            scored.extend(map(len, batches))
+            time.sleep(0.01)
+            return self.model(batches)
+
+    encoder._model = Counting(encoder._model)
     threads = [threading.Thread(target=encoder.logits, args=(PAIRS,)) for _ in range(6)]
     for thread in threads:
         thread.start()
