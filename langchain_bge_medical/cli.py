@@ -328,9 +328,17 @@ def benchmark(
             help="Others whose name contains this; may be given again. 'none': ours alone.", show_default=False
         ),
     ] = None,
+    vectors: Annotated[
+        int | None,
+        typer.Option(min=1_000, help="Instead of scoring: time an index of so many vectors.", show_default=False),
+    ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", help="Where models are made or converted, and kept. Default: a temporary folder."),
+        typer.Option(
+            "--folder",
+            help="Where models are made or converted, and kept. Default: a temporary folder.",
+            show_default=False,
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw the times, as PNG or SVG; needs matplotlib.", show_default=False)
@@ -345,6 +353,13 @@ def benchmark(
     from langchain_bge_medical.evaluation.contenders import OURS, PEERS
     from langchain_bge_medical.model_files import model_folder
 
+    if vectors is not None:
+        report = _benchmark_index(vectors)
+        if as_json:
+            print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        else:
+            out.print("\n".join(f"{name}: {value}" for name, value in report.items()), highlight=False)
+        return
     texts = [document.page_content for document in MedicalKBLoader(kb or bundled_knowledge_base()).load()]
     shortest, longest = lengths
     if not 1 <= shortest <= longest:
@@ -365,9 +380,7 @@ def benchmark(
                 raise UserError(f"--shape: {error}") from None
             made = kept / f"converted-{shape}"
         made.mkdir(exist_ok=True)
-        report = speed.run_benchmark(
-            model, pairs, rounds=rounds, peers=peers, ours=OURS, made=made, progress=lambda line: err.print(line)
-        )
+        report = speed.run_benchmark(model, pairs, rounds=rounds, peers=peers, ours=OURS, made=made, progress=err.print)
     report = {"model": shape or reranker, **report}
     if plot is not None:
         speed.plot(report, plot)
@@ -530,6 +543,20 @@ def _show_evaluation(report: dict[str, Any]) -> None:
         out.print(f"{name}: {shown}")
     if report["missing_from_kb"]:
         out.print(f"missing from the knowledge base: {', '.join(report['missing_from_kb'])}")
+
+
+def _benchmark_index(vectors: int) -> dict[str, Any]:
+    import tempfile
+
+    from langchain_bge_medical.clinical.lexicon import default_lexicon
+    from langchain_bge_medical.embeddings import BGEEmbeddings
+    from langchain_bge_medical.evaluation.index_speed import run_index_benchmark
+
+    lexicon = default_lexicon()
+    texts = [form for term in lexicon.entries for form in (term, *lexicon.forms(term))]
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        return run_index_benchmark(vectors, texts, BGEEmbeddings(BUNDLED), index, progress=err.print)
 
 
 def _show_benchmark(report: dict[str, Any]) -> None:

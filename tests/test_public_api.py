@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
     "evaluation.metrics": set(),
     "evaluation.contenders": {"cross_encoders"},
+    "evaluation.index_speed": {"vectorstores"},
     "evaluation.benchmark": {"evaluation.contenders", "pair_tokenizer"},
     "evaluation.compare": {"evaluation.metrics", "knowledge_base"},
 }
