@@ -312,9 +312,9 @@ def _row(name: str, setting: Any, times: Sequence[float], number: int, ratios: S
     return {
         "name": name,
         "setting": " ".join(map(str, setting)) if isinstance(setting, tuple) else setting,
-        "seconds": round(seconds, 4),
-        "fastest": round(min(times), 4),
-        "slowest": round(max(times), 4),
+        "seconds": round(seconds, 6),
+        "fastest": round(min(times), 6),
+        "slowest": round(max(times), 6),
         "rounds": len(times),
         "pairs_per_s": round(number / seconds, 1),
         "times_as_long": round(statistics.median(ratios), 2),
