@@ -392,6 +392,90 @@ def evaluate(
     _show_evaluation(report)
 
 
+@app.command()
+def benchmark(
+    reranker: Reranker = BUNDLED,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a reranker: random weights of a known shape, e.g. bge-reranker-v2-m3; needs no hub.",
+            show_default=False,
+        ),
+    ] = None,
+    kb: KB = None,
+    number: Annotated[int, typer.Option("--documents", min=2, help="Documents to score.")] = 50,
+    lengths: Annotated[
+        tuple[int, int], typer.Option("--lengths", help="Characters of the shortest and of the longest document.")
+    ] = (45, 370),
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Others whose name contains this; may be given again. 'none': ours alone.", show_default=False
+        ),
+    ] = None,
+    vectors: Annotated[
+        int | None,
+        typer.Option(min=1_000, help="Instead of scoring: time an index of so many vectors.", show_default=False),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            help="Where models are made or converted, and kept. Default: a temporary folder.",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the times, as PNG or SVG; needs matplotlib.", show_default=False)
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Time our scoring beside other libraries', with the same weights and pairs, in turns. 测速。."""
+    import tempfile
+
+    from langchain_bge_medical.document_loaders import MedicalKBLoader
+    from langchain_bge_medical.evaluation import benchmark as speed
+    from langchain_bge_medical.evaluation.contenders import OURS, PEERS
+    from langchain_bge_medical.model_files import model_folder
+
+    if vectors is not None:
+        report = _benchmark_index(vectors)
+        if as_json:
+            print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        else:
+            out.print("\n".join(f"{name}: {value}" for name, value in report.items()), highlight=False)
+        return
+    texts = [document.page_content for document in MedicalKBLoader(kb or bundled_knowledge_base()).load()]
+    shortest, longest = lengths
+    if not 1 <= shortest <= longest:
+        raise UserError(f"--lengths are the shortest and the longest, e.g. 45 370, got {shortest} {longest}")
+    pairs = speed.make_pairs(texts, number, shortest=shortest, longest=longest)
+    peers = [peer for peer in PEERS if only is None or any(part.lower() in peer.name.lower() for part in only)]
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = folder or Path(temporary)
+        kept.mkdir(parents=True, exist_ok=True)
+        if shape is None:
+            model = model_folder(reranker, kind="reranker")
+            # Conversions of different models must not be taken for one another.
+            made = kept / f"converted-{model.name}"
+        else:
+            try:
+                model = speed.make_shape(shape, kept, [*texts, speed.QUERY])
+            except ValueError as error:
+                raise UserError(f"--shape: {error}") from None
+            made = kept / f"converted-{shape}"
+        made.mkdir(exist_ok=True)
+        report = speed.run_benchmark(model, pairs, rounds=rounds, peers=peers, ours=OURS, made=made, progress=err.print)
+    report = {"model": shape or reranker, **report}
+    if plot is not None:
+        speed.plot(report, plot)
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        return
+    _show_benchmark(report)
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     from langchain_bge_medical.evaluation.compare import QueryFileError
@@ -547,6 +631,43 @@ def _show_evaluation(report: dict[str, Any]) -> None:
         out.print(f"{name}: {shown}")
     if report["missing_from_kb"]:
         out.print(f"missing from the knowledge base: {', '.join(report['missing_from_kb'])}")
+
+
+def _benchmark_index(vectors: int) -> dict[str, Any]:
+    import tempfile
+
+    from langchain_bge_medical.clinical.lexicon import default_lexicon
+    from langchain_bge_medical.embeddings import BGEEmbeddings
+    from langchain_bge_medical.evaluation.index_speed import run_index_benchmark
+
+    lexicon = default_lexicon()
+    texts = [form for term in lexicon.entries for form in (term, *lexicon.forms(term))]
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        return run_index_benchmark(vectors, texts, BGEEmbeddings(BUNDLED), index, progress=err.print)
+
+
+def _show_benchmark(report: dict[str, Any]) -> None:
+    rates = report["matrix_gflops"]
+    out.print(
+        f"{report['model']}: {report['pairs']} pairs, {report['tokens']:,} tokens, {report['gflop']:,} GFLOP; "
+        f"{report['threads']} threads of {report['processor']}; the machine's own products: "
+        f"{rates['bfloat16']:,} GFLOP/s in bfloat16, {rates['float32']:,} in float32",
+        soft_wrap=True,
+        highlight=False,
+    )
+    columns = ("", "setting", "seconds", "min-max", "pairs/s", "× ours, auto", "of matrix rate", "Spearman", "peak MiB")
+    table = Table(*columns)
+    for row in report["rows"]:
+        cells = (
+            row["name"], "" if row["setting"] is None else row["setting"], f"{row['seconds']:.3f}",
+            f"{row['fastest']:.3f}-{row['slowest']:.3f}", row["pairs_per_s"], f"{row['times_as_long']:.2f}",
+            f"{row['matrix_share']:.0%}", f"{row['spearman']:.4f}", row["peak_mib"],
+        )  # fmt: skip
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    out.print(table)
+    for name, why in report["skipped"].items():
+        out.print(f"{name}: {why}", soft_wrap=True, highlight=False)
 
 
 def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:

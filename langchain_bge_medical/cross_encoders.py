@@ -1,35 +1,36 @@
-"""(query, document) pairs → logits and scores. Owns the model: device, dtype, truncation, batches, lock."""
+"""(query, document) pairs → logits and scores. Owns the model: device, dtype, batches, memory, lock, cache."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
+import heapq
+import json
 import logging
 import math
 import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_bge_medical.model_files import ModelNotFoundError, model_folder, read_config
-from langchain_bge_medical.score_cache import ScoreCache
+from langchain_bge_medical.model_files import ModelNotFoundError, model_folder, read_config, resolved_revision
+from langchain_bge_medical.pair_tokenizer import LongDocuments, PairTokenizer, TokenSequence
+from langchain_bge_medical.score_cache import CachedLogit, ScoreCache
 
 if TYPE_CHECKING:
     import torch
 
+    from langchain_bge_medical.packed.encoder import PackedEncoder
+    from langchain_bge_medical.packed.team import Team
+
 logger = logging.getLogger(__name__)
 
 DType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
-# A query may take this share of max_length, the document gets the rest: FlagEmbedding's FlagReranker cuts so.
-_QUERY_SHARE = 0.75
-# Padded tokens in one batch. Small batches of equal length are what a CPU is fastest with; a GPU wants to be fed.
-_BATCH_TOKENS_CPU, _BATCH_TOKENS_GPU = 2_048, 32_768
-# A tokenizer reads whole texts before it cuts them. No tokenizer in use makes a token of more characters than this
-# on average, so that nothing that could be kept is lost, and a monster text costs no more than a long one.
-_CHARS_PER_TOKEN = 32
+# Tokens in one batch. A CPU's core wants what flows between two layers to stay in its cache, a GPU wants to be fed.
+_BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
+# Batches that a model is given at a time, for each that it runs side by side.
+_BATCHES_AHEAD = 8
 
 
 class PairLogit(NamedTuple):
@@ -40,50 +41,34 @@ class PairLogit(NamedTuple):
     document_tokens_cut: int
 
 
-class _Pair(NamedTuple):
-    input_ids: list[int]
-    token_type_ids: list[int]
-    query_tokens_cut: int
-    document_tokens_cut: int
+class _Model(Protocol):
+    """A loaded model: token ids → logits."""
 
+    pads: bool
+    """Whether the sequences of a batch are filled up to the longest one."""
+    side_by_side: int
+    """How many batches it computes at once."""
+    batch_tokens: int
+    """How many tokens a batch should have."""
 
-class _PairTemplate(NamedTuple):
-    """The special tokens around a pair, as the model's own tokenizer places them."""
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        """Return a logit per sequence of each batch, perhaps before it is computed.
 
-    before: list[int]
-    between: list[int]
-    after: list[int]
-    query_type: int
-    document_type: int
-
-    @classmethod
-    def of(cls, tokenizer: Any) -> _PairTemplate:
-        probe = tokenizer("1", "1", return_special_tokens_mask=True, return_token_type_ids=True)
-        ids, types, special = probe["input_ids"], probe["token_type_ids"], probe["special_tokens_mask"]
-        text = [i for i, added in enumerate(special) if not added]
-        gap = next(i for i, j in itertools.pairwise(text) if j > i + 1)
-        resume = text[text.index(gap) + 1]
-        return cls(ids[: text[0]], ids[gap + 1 : resume], ids[text[-1] + 1 :], types[gap], types[resume])
-
-    @property
-    def size(self) -> int:
-        return len(self.before) + len(self.between) + len(self.after)
-
-    def fill(self, query_ids: list[int], document_ids: list[int]) -> tuple[list[int], list[int]]:
-        """Return `input_ids` and `token_type_ids`."""
-        head = [*self.before, *query_ids]
-        tail = [*document_ids, *self.after]
-        # In a BERT pair the separator between the texts counts as the query's; XLM-R has one type only.
-        types = [self.query_type] * (len(head) + len(self.between)) + [self.document_type] * len(tail)
-        return [*head, *self.between, *tail], types
+        Raises what torch raises when memory runs out.
+        """
+        ...
 
 
 class BGECrossEncoder(BaseCrossEncoder):
     """A BGE reranker (or any sequence-classification cross-encoder with one label), ready to score.
 
-    Loads through `sentence_transformers.CrossEncoder`, from safetensors only and without remote code.
-    May be used from several threads: calls take turns. Pickles as its settings; the copy loads the weights
-    again when first used.
+    Models of BERT's or RoBERTa's shape, as all BGE rerankers of encoder type are, run without any padding: the
+    pairs of a batch lie end to end, on CPUs with weights laid out for the processor and on CUDA with
+    FlashAttention. Others run in padded batches, through `sentence_transformers.CrossEncoder`. Both read
+    safetensors only, and no remote code.
+
+    May be used from several threads: calls take turns, but for pairs that the cache knows. Pickles as its
+    settings; the copy loads the weights again when first used.
 
     Example:
         ```python
@@ -101,6 +86,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         device: str | None = None,
         dtype: DType = "auto",
         batch_tokens: int | None = None,
+        long_documents: LongDocuments = "cut",
         cache: ScoreCache | None = None,
     ) -> None:
         """Load the model.
@@ -108,21 +94,27 @@ class BGECrossEncoder(BaseCrossEncoder):
         Args:
             model_name: Hub name, local folder, or `"bundled"`. Another model is never loaded instead.
             revision: Commit, tag or branch on the hub. Pin a commit wherever scores must not change.
-            max_length: Tokens of query, document and special tokens together.
+            max_length: Tokens of query, document and special tokens together that the model reads at once.
             device: `"cpu"`, `"cuda:0"`, …; `None` takes CUDA, else XPU, else the CPU. MPS only when named:
                 rerankers hang and leak there.
-            dtype: Of the weights. `auto` is float16 on CUDA and XPU, float32 elsewhere; `int8` quantises
-                the linear layers dynamically, on the CPU only. The head computes in float32 in all of them,
-                so that half precision does not tie scores.
-            batch_tokens: Tokens in one batch, padding included; `None` chooses by device.
+            dtype: Of the weights. `auto` is bfloat16 where the CPU or GPU computes in it (AMX or AVX512-BF16;
+                Ampere and newer), float16 on other GPUs, float32 elsewhere. `int8` quantises weights by output
+                channel and activations by token as they come, on the CPU only. The head computes in float32 in
+                all of them, so that half precision does not tie scores.
+            batch_tokens: Tokens in one batch, padding included where there is any; `None` chooses by device. A
+                CPU computes a batch on each core. When a batch does not fit into memory, the encoder goes on
+                with half as many.
+            long_documents: `"cut"` reads what fits into `max_length`; `"windows"` reads up to 8,192 tokens of a
+                document in overlapping windows of that size, and the pair's logit is the best window's.
             cache: Logits of pairs seen before; holds no text.
 
         Raises:
             ModelNotFoundError: If the model cannot be had, is no reranker, or has no trained head.
             ValueError: If a setting is out of its range, or `max_length` is more than the model can read.
         """
-        if dtype not in get_args(DType):
-            raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, got {dtype!r}")
+        for name, value, kinds in (("dtype", dtype, DType), ("long_documents", long_documents, LongDocuments)):
+            if value not in get_args(kinds):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
         if max_length < 16:
             raise ValueError(f"max_length must be at least 16 tokens, got {max_length}")
         if batch_tokens is not None and batch_tokens < 1:
@@ -133,16 +125,17 @@ class BGECrossEncoder(BaseCrossEncoder):
         self.device = device
         self.dtype: DType = dtype
         self.batch_tokens = batch_tokens
+        self.long_documents: LongDocuments = long_documents
         self.cache = cache
         self._lock = threading.RLock()
-        self._model: Any = None
-        self._load()
+        self._model: _Model | None = None
+        self._loaded()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_model": None}
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock())
+        self.__dict__.update(state, _lock=threading.RLock(), _model=None)
 
     def __repr__(self) -> str:
         settings = f"max_length={self.max_length}, device={self.device!r}, dtype={self.dtype!r}"
@@ -183,7 +176,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         """Return logits as `logits` does, with what was cut from each pair.
 
         A query longer than three quarters of `max_length` is cut at the end; the document gets the tokens
-        that are left and is cut at the end too.
+        that are left and is cut at the end too, or read in windows.
 
         Args:
             text_pairs: `(query, document)` pairs. May be empty.
@@ -194,51 +187,70 @@ class BGECrossEncoder(BaseCrossEncoder):
 
         Raises:
             ValueError: As `logits`.
+            MemoryError: If the memory of the device does not even hold a batch of one.
         """
-        pairs = _checked_pairs(text_pairs)
+        pairs = [(query, document) for query, document in _checked_pairs(text_pairs)]
         if not pairs:
             return []
-        with self._lock:
-            self._load()
-            encoded = self._encode(pairs)
-            keys = [self._cache_key(pair) for pair in encoded] if self.cache is not None else []
-            known = self.cache.get_many(keys) if self.cache is not None else {}
-            wanted = [i for i in range(len(encoded)) if not keys or keys[i] not in known]
-            logits = {i: known[keys[i]] for i in range(len(encoded)) if keys and keys[i] in known}
-            for batch in self._batches(wanted, encoded):
-                for i, logit in zip(batch, self._forward([encoded[i] for i in batch]), strict=True):
-                    if not math.isfinite(logit):
+        self._loaded()
+        keys = self._keys(pairs)
+        known = self._known(keys)
+        wanted = list(dict.fromkeys(pair for pair in pairs if keys[pair] not in known))
+        if wanted:
+            encoded = dict(zip(wanted, self._tokenizer(wanted), strict=True))
+            with self._lock:
+                # Another thread may have scored them while this one waited.
+                known.update(self._known({pair: keys[pair] for pair in wanted}, counted=False))
+                wanted = [pair for pair in wanted if keys[pair] not in known]
+                best = self._best([encoded[pair].sequences for pair in wanted])
+                fresh = {
+                    keys[pair]: CachedLogit(logit, encoded[pair].query_tokens_cut, encoded[pair].document_tokens_cut)
+                    for pair, logit in zip(wanted, best, strict=True)
+                }
+                for i, pair in enumerate(pairs):
+                    if keys[pair] in fresh and not math.isfinite(fresh[keys[pair]].logit):
+                        logit = fresh[keys[pair]].logit
                         raise ValueError(
                             f"model {self.model_name!r} returned {logit} for pair {i}; its weights are broken"
                         )
-                    logits[i] = logit
-            if self.cache is not None:
-                self.cache.set_many({keys[i]: logits[i] for i in wanted})
-        return [PairLogit(logits[i], pair.query_tokens_cut, pair.document_tokens_cut) for i, pair in enumerate(encoded)]
+                if self.cache is not None:
+                    self.cache.set_many(fresh)
+            known.update(fresh)
+        return [PairLogit(*known[keys[pair]]) for pair in pairs]
 
     def token_counts(self, text_pairs: Sequence[tuple[str, str]]) -> list[int]:
-        """Return how many tokens the model reads of each pair, special ones included and what is cut left out.
+        """Return how many tokens the model will have to read for each pair.
 
         Args:
             text_pairs: `(query, document)` pairs. May be empty.
 
         Returns:
-            One count per pair, in the order given.
+            One count per pair, in the order given, special tokens included and what is cut left out; 0 for a
+            pair that the cache knows.
 
         Raises:
             ValueError: If a pair is not two texts, or one of them is blank.
         """
-        pairs = _checked_pairs(text_pairs)
+        pairs = [(query, document) for query, document in _checked_pairs(text_pairs)]
         if not pairs:
             return []
-        with self._lock:
-            self._load()
-            return [len(pair.input_ids) for pair in self._encode(pairs)]
+        self._loaded()
+        keys = self._keys(pairs)
+        known = self._known(keys, counted=False)
+        wanted = list(dict.fromkeys(pair for pair in pairs if keys[pair] not in known))
+        counts = {pair: encoded.tokens for pair, encoded in zip(wanted, self._tokenizer(wanted), strict=True)}
+        return [counts.get(pair, 0) for pair in pairs]
 
     @property
     def token_budget(self) -> int:
-        """Tokens that go into one batch, padding included."""
-        return self.batch_tokens or (_BATCH_TOKENS_CPU if self._device == "cpu" else _BATCH_TOKENS_GPU)
+        """Tokens that keep the device busy for a batch, or for one on each core, padding included."""
+        model = self._loaded()
+        return self._budget * model.side_by_side
+
+    @property
+    def pads(self) -> bool:
+        """Whether the pairs of a batch are filled up to the longest one, so that like lengths should share one."""
+        return self._loaded().pads
 
     def knows(self, document: str) -> bool:
         """Return whether the model may be trusted with this document's rank alone.
@@ -246,107 +258,262 @@ class BGECrossEncoder(BaseCrossEncoder):
         The bundled reranker was trained on one small knowledge base and lists the digests of its texts; on
         any other text its ranks are to be fused with the first stage's. Every other model knows everything.
         """
+        self._loaded()
         return self._known_documents is None or _digest(document) in self._known_documents
 
-    def _load(self) -> None:
-        if self._model is not None:
-            return
-        import torch
-        from sentence_transformers import CrossEncoder
+    def _loaded(self) -> _Model:
+        if self._model is None:
+            with self._lock:
+                if self._model is None:
+                    self._load()
+        model = self._model
+        assert model is not None  # noqa: S101 - for the type checker
+        return model
 
+    def _load(self) -> None:
         folder = model_folder(self.model_name, revision=self.revision, kind="reranker")
         _check_reranker(folder, self.model_name)
-        self._device = self.device or _best_device()
-        half = self._device.startswith(("cuda", "xpu"))
-        name = {"auto": "float16" if half else "float32", "int8": "float32"}.get(self.dtype, self.dtype)
-        if self.dtype == "int8" and self._device != "cpu":
-            raise ValueError(f"dtype='int8' runs on the CPU only, not on {self._device!r}")
-        model = CrossEncoder(
-            str(folder),
-            device=self._device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"dtype": getattr(torch, name), "use_safetensors": True},
-            activation_fn=torch.nn.Identity(),
-        )
-        limit = min(model.tokenizer.model_max_length, _position_limit(model.config))
+        device = self.device or _best_device()
+        if self.dtype == "int8" and device != "cpu":
+            raise ValueError(f"dtype='int8' runs on the CPU only, not on {device!r}")
+        dtype = _resolved(self.dtype, device)
+        model, tokenizer, config = _open(folder, device, dtype, int8=self.dtype == "int8")
+        limit = min(tokenizer.model_max_length, _position_limit(config))
         if self.max_length > limit:
             raise ValueError(f"model {self.model_name!r} reads at most {limit} tokens, max_length is {self.max_length}")
-        heads = [
-            path
-            for path, module in model.named_modules()
-            if type(module) is torch.nn.Linear and path.split(".model.", 1)[-1].startswith(("classifier", "score"))
-        ]
-        model.set_keep_in_fp32_modules(heads)
-        if self.dtype == "int8":
-            _quantize(model)
-        model.eval()
-        self._template = _PairTemplate.of(model.tokenizer)
+        self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
+        self._budget = self.batch_tokens or model.batch_tokens
+        self._device = device
         digests = folder / "known_documents.txt"
         self._known_documents = frozenset(digests.read_text("utf-8").split()) if digests.is_file() else None
         if self.cache is not None:
-            self._fingerprint = _fingerprint(folder, f"{name} {self.dtype} {self.max_length}")
+            kind = f"{dtype} {'int8' if self.dtype == 'int8' else ''}"
+            settings = (kind, str(self.max_length), self.long_documents, "query at most 3/4")
+            self._key_fields = [*_identity(folder, self.model_name), *(part.encode() for part in settings)]
         self._model = model
 
-    def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[_Pair]:
-        """Tokenise, each distinct text once, and cut."""
-        tokenizer = self._model.tokenizer
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        room = self.max_length * _CHARS_PER_TOKEN
-        # verbose=False: the warning about texts over the model's length would come for what we cut ourselves.
-        ids = tokenizer(
-            [_well_formed(text[:room]) for text in texts], add_special_tokens=False, truncation=False, verbose=False
-        )["input_ids"]
-        tokens = dict(zip(texts, ids, strict=True))
-        encoded = []
-        for query, document in pairs:
-            query_ids, document_ids = tokens[query], tokens[document]
-            query_kept = query_ids[: int(self.max_length * _QUERY_SHARE)]
-            document_kept = document_ids[: self.max_length - self._template.size - len(query_kept)]
-            encoded.append(
-                _Pair(
-                    *self._template.fill(query_kept, document_kept),
-                    len(query_ids) - len(query_kept) + (len(query) > room),
-                    len(document_ids) - len(document_kept) + (len(document) > room),
-                )
-            )
-        return encoded
+    def _keys(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+        """Return what a pair is known by: its key in the cache, or without one itself."""
+        if self.cache is None:
+            return {pair: pair for pair in pairs}
+        return dict(zip(pairs, self.cache.keys(self._key_fields, pairs), strict=True))
 
-    def _batches(self, wanted: Iterable[int], encoded: Sequence[_Pair]) -> Iterator[list[int]]:
-        """Yield positions in batches of similar length whose padded size keeps to the budget."""
-        budget = self.token_budget
-        batch: list[int] = []
+    def _known(self, keys: dict[tuple[str, str], Any], *, counted: bool = True) -> dict[Any, CachedLogit]:
+        return {} if self.cache is None else dict(self.cache.get_many(list(keys.values()), counted=counted))
+
+    def _best(self, windows: Sequence[Sequence[TokenSequence]]) -> list[float]:
+        """Return the best logit of each pair's windows."""
+        flat = [(i, sequence) for i, some in enumerate(windows) for sequence in some]
+        best = [-math.inf] * len(windows)
+        for (i, _), logit in zip(flat, self._logits([sequence for _, sequence in flat]), strict=True):
+            # Not max(), which may drop a NaN.
+            best[i] = logit if not logit <= best[i] else best[i]
+        return best
+
+    def _logits(self, sequences: Sequence[TokenSequence]) -> list[float]:
+        """Run the model in batches of similar length within the budget, and with a smaller one if memory is short."""
+        model = self._loaded()
         # Longest first, so that too large a budget fails at once and not at the end.
-        for i in sorted(wanted, key=lambda i: len(encoded[i].input_ids), reverse=True):
-            if batch and (len(batch) + 1) * len(encoded[batch[0]].input_ids) > budget:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+        waiting = sorted(range(len(sequences)), key=lambda i: len(sequences[i].input_ids), reverse=True)
+        order: list[int] = []
+        done: list[torch.Tensor] = []
+        while waiting:
+            lengths = [len(sequences[i].input_ids) for i in waiting]
+            number = _fitting(lengths, self._budget * model.side_by_side * _BATCHES_AHEAD, pads=False)
+            planned = _plan(lengths[:number], self._budget, pads=model.pads, side_by_side=model.side_by_side)
+            out = _run(model, [[sequences[waiting[place]] for place in batch] for batch in planned])
+            if out is None:
+                self._halve([[lengths[place] for place in batch] for batch in planned])
+                continue
+            order += [waiting[place] for batch in planned for place in batch]
+            done += out
+            del waiting[:number]
+        # Only now, so that a GPU computes one batch while the next is put together.
+        computed = dict(zip(order, (logit for out in done for logit in out.tolist()), strict=True))
+        return [computed[i] for i in range(len(sequences))]
 
-    def _forward(self, pairs: Sequence[_Pair]) -> list[float]:
+    def _halve(self, batches: Sequence[Sequence[int]]) -> None:
+        """Make batches smaller than these, given by the lengths in them."""
+        longest = max(max(batch) for batch in batches)
+        if len(batches) == len(batches[0]) == 1:
+            raise MemoryError(
+                f"out of memory: {self._device} has not enough for one pair of {longest} tokens; lower max_length "
+                f"(now {self.max_length}), take a smaller dtype, or free what else is on the device"
+            )
+        _free_memory(self._device)
+        largest = max(sum(batch) for batch in batches)
+        self._budget = max(1, min(self._budget, largest) // 2)
+        logger.warning("%s ran out of memory; batches are of %d tokens from now on", self._device, self._budget)
+
+
+class _PackedModel:
+    """A BERT- or RoBERTa-shaped model, through this package's own forward pass."""
+
+    pads = False
+
+    def __init__(self, encoder: PackedEncoder, team: Team | None) -> None:
+        self._encoder, self._team = encoder, team
+        self.side_by_side = team.size if team else 1
+        self.batch_tokens = _BATCH_TOKENS_CORE * team.cores_each if team else _BATCH_TOKENS_GPU
+
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        return self._team.map(self._one, batches) if self._team else [self._one(batch) for batch in batches]
+
+    def _one(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
+        import torch
+
+        from langchain_bge_medical.packed.encoder import Sequences
+
+        packed = Sequences(
+            [token for sequence in batch for token in sequence.input_ids],
+            [kind for sequence in batch for kind in sequence.token_type_ids],
+            [len(sequence.input_ids) for sequence in batch],
+        )
+        with torch.inference_mode():
+            return self._encoder(packed)
+
+
+class _PaddedModel:
+    """Any other model, through sentence-transformers."""
+
+    pads = True
+    side_by_side = 1
+
+    def __init__(self, model: Any, device: str) -> None:
+        self._model, self._device = model, device
+        self.batch_tokens = 2 * _BATCH_TOKENS_CORE if device == "cpu" else _BATCH_TOKENS_GPU
+
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        return [self._one(batch) for batch in batches]
+
+    def _one(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
         import torch
 
         tokenizer = self._model.tokenizer
-        width = max(len(pair.input_ids) for pair in pairs)
+        width = max(len(sequence.input_ids) for sequence in batch)
+        both = [(sequence, width - len(sequence.input_ids)) for sequence in batch]
         features: dict[str, torch.Tensor] = {}
-        ids = [pair.input_ids + [tokenizer.pad_token_id] * (width - len(pair.input_ids)) for pair in pairs]
-        mask = [[1] * len(pair.input_ids) + [0] * (width - len(pair.input_ids)) for pair in pairs]
+        ids = [sequence.input_ids + [tokenizer.pad_token_id] * gap for sequence, gap in both]
+        mask = [[1] * (width - gap) + [0] * gap for _, gap in both]
         features["input_ids"] = torch.tensor(ids, device=self._device)
         features["attention_mask"] = torch.tensor(mask, device=self._device)
         if "token_type_ids" in tokenizer.model_input_names:
-            types = [pair.token_type_ids + [0] * (width - len(pair.token_type_ids)) for pair in pairs]
+            types = [sequence.token_type_ids + [0] * gap for sequence, gap in both]
             features["token_type_ids"] = torch.tensor(types, device=self._device)
         with torch.inference_mode():
-            scores = self._model(features)["scores"]
-        logits: list[float] = scores.float().squeeze(-1).tolist()
+            logits: torch.Tensor = self._model(features)["scores"].float().squeeze(-1)
         return logits
 
-    def _cache_key(self, pair: _Pair) -> bytes:
-        digest = hashlib.blake2b(self._fingerprint, digest_size=16)
-        digest.update(b"".join(token.to_bytes(4, "little") for token in pair.input_ids))
-        return digest.digest()
+
+def _open(folder: Path, device: str, dtype: str, *, int8: bool) -> tuple[_Model, Any, Any]:
+    """Return the model, its tokenizer and its config."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
+
+    from langchain_bge_medical.packed.encoder import PackedEncoder, can_pack
+    from langchain_bge_medical.packed.team import Team
+    from langchain_bge_medical.packed.weights import SafetensorsWeights
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    weights = SafetensorsWeights(folder)
+    where = torch.device(device)
+    if where.type in ("cpu", "cuda") and can_pack(config, weights.names) and _is_plain(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.inference_mode():
+            encoder = PackedEncoder(config, weights, device=where, dtype=getattr(torch, dtype), int8=int8)
+        return _PackedModel(encoder, Team() if where.type == "cpu" else None), tokenizer, config
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(
+        str(folder),
+        device=device,
+        local_files_only=True,
+        trust_remote_code=False,
+        model_kwargs={"dtype": torch.float32 if int8 else getattr(torch, dtype), "use_safetensors": True},
+        activation_fn=torch.nn.Identity(),
+    )
+    heads = [
+        path
+        for path, module in model.named_modules()
+        if type(module) is torch.nn.Linear and path.split(".model.", 1)[-1].startswith(("classifier", "score"))
+    ]
+    model.set_keep_in_fp32_modules(heads)
+    if int8:
+        _quantize(model)
+    model.eval()
+    return _PaddedModel(model, device), model.tokenizer, model.config
+
+
+def _is_plain(folder: Path) -> bool:
+    """Return whether the model is a transformer and nothing else, as far as sentence-transformers was told."""
+    modules = folder / "modules.json"
+    return not modules.is_file() or len(json.loads(modules.read_text("utf-8"))) == 1
+
+
+def _resolved(dtype: DType, device: str) -> str:
+    """Return what `auto` means on a device, and what goes with `int8`."""
+    import torch
+
+    if dtype not in ("auto", "int8"):
+        return dtype
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if device.startswith("xpu"):
+        return "float16"
+    supported = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16")]
+    return "bfloat16" if device == "cpu" and any(check() for check in supported if check) else "float32"
+
+
+def _fitting(lengths: Sequence[int], budget: int, *, pads: bool) -> int:
+    """Return how many of the sequences, longest first, go into a batch; at least one."""
+    tokens = 0
+    for number, length in enumerate(lengths):
+        tokens = (number + 1) * lengths[0] if pads else tokens + length
+        if tokens > budget and number:
+            return number
+    return len(lengths)
+
+
+def _plan(lengths: Sequence[int], budget: int, *, pads: bool, side_by_side: int) -> list[list[int]]:
+    """Return batches of places in `lengths`, which go from long to short.
+
+    For batches that are computed in turn: neighbours, as many as fit. For those side by side: as many batches as
+    keep all busy, of as equal a size as can be (longest processing time first, Graham 1969), none much over budget.
+    """
+    batches: list[list[int]] = []
+    if side_by_side == 1:
+        while (start := sum(map(len, batches))) < len(lengths):
+            number = _fitting(lengths[start:], budget, pads=pads)
+            batches.append([*range(start, start + number)])
+        return batches
+    rounds = -(-sum(lengths) // (budget * side_by_side))
+    batches = [[] for _ in range(min(len(lengths), rounds * side_by_side))]
+    least = [(0, number) for number in range(len(batches))]
+    for place, length in enumerate(lengths):
+        tokens, number = least[0]
+        batches[number].append(place)
+        heapq.heapreplace(least, (tokens + length, number))
+    return batches
+
+
+def _run(model: _Model, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor] | None:
+    """Return the logits, or `None` if memory ran out. By returning, what the failed attempt held is let go."""
+    try:
+        return model(batches)
+    except (RuntimeError, MemoryError) as error:
+        words = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
+            return None
+        raise
+
+
+def _free_memory(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device.startswith("xpu"):
+        torch.xpu.empty_cache()
 
 
 def sigmoid(logit: float) -> float:
@@ -419,35 +586,39 @@ def _position_limit(config: Any) -> int:
 
 
 def _quantize(model: Any) -> None:
-    """Quantise all linear layers but the head, weights per channel and activations as they come."""
+    """Quantise all linear layers but the head, as the packed encoder does."""
     import torch
 
-    heads = {model.get_submodule(path) for path in model.keep_in_fp32_modules}
-    linear = {name: module for name, module in model.named_modules() if type(module) is torch.nn.Linear}
-    qconfig = torch.ao.quantization.per_channel_dynamic_qconfig
-    chosen = {name: qconfig for name, module in linear.items() if module not in heads}
-    with warnings.catch_warnings():
-        # torch announces that this moves to torchao. It is what torch itself still has for CPUs.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*", category=UserWarning)
-        torch.ao.quantization.quantize_dynamic(model, chosen, dtype=torch.qint8, inplace=True)  # type: ignore[no-untyped-call]
+    from langchain_bge_medical.packed.linear import Int8Linear
+
+    class Int8(torch.nn.Module):
+        def __init__(self, linear: torch.nn.Linear) -> None:
+            super().__init__()
+            bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
+            self._linear = Int8Linear(linear.weight.detach(), bias.detach())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self._linear(x.flatten(0, -2)).view(*x.shape[:-1], -1)
+
+    heads = set(model.keep_in_fp32_modules)
+    for path, module in list(model.named_modules()):
+        if type(module) is torch.nn.Linear and path not in heads:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, Int8(module))
 
 
-def _fingerprint(folder: Path, settings: str) -> bytes:
-    """Return a digest of everything that a pair's logit depends on, except the pair."""
-    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+def _identity(folder: Path, model_name: str) -> list[bytes]:
+    """Return what tells a model's files from all others': the hub's name and commit, or a digest of everything."""
+    if folder.parent.name == "snapshots":
+        return [model_name.encode(), resolved_revision(folder).encode()]
+    digest = hashlib.blake2b(digest_size=32)
     for file in sorted(folder.glob("*")):
         if file.suffix in (".json", ".safetensors", ".model", ".txt") and file.is_file():
             digest.update(file.name.encode() + b"\0")
             with file.open("rb") as stream:
                 while chunk := stream.read(1 << 20):
                     digest.update(chunk)
-    return digest.digest()
-
-
-def _well_formed(text: str) -> str:
-    """Return `text` with lone surrogates, which no tokenizer takes, as U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return [digest.digest()]
 
 
 def _digest(text: str) -> str:

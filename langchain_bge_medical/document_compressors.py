@@ -85,6 +85,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens in one batch, padding included; `None` chooses by device."""
+    long_documents: Literal["cut", "windows"] = "cut"
+    """`"windows"` reads up to 8,192 tokens of a document in windows of `max_length` and takes the best one's logit."""
     cache: ScoreCache | None = Field(default=None, exclude_if=lambda value: value is None)
     """Logits of pairs seen before; may be shared between compressors."""
     document_to_text: Callable[[Document], str] | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -115,6 +117,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
                 "device",
                 "dtype",
                 "batch_tokens",
+                "long_documents",
                 "cache",
                 *({"cross_encoder"} - {ready}),
             }
@@ -279,6 +282,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             device=self.device,
             dtype=self.dtype,
             batch_tokens=self.batch_tokens,
+            long_documents=self.long_documents,
             cache=self.cache,
         )
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from collections import OrderedDict
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
 from langchain_bge_medical.model_files import model_folder, resolved_revision
+
+# Of 1,024 numbers each they take 35 MB.
+_REMEMBERED_QUERIES = 1_024
 
 
 class BGEEmbeddings(Embeddings):
@@ -16,7 +21,8 @@ class BGEEmbeddings(Embeddings):
     Any other LangChain `Embeddings` works with the rest of the package as well; this one exists because it
     loads safetensors only, needs no network for `"bundled"`, and leaves the texts as they are (but for lone
     surrogates, which no tokenizer takes: they count as U+FFFD).
-    May be used from several threads: calls take turns. Pickles as its settings.
+    May be used from several threads: calls take turns. Pickles as its settings. The vectors of the queries asked
+    last are remembered, by digest.
 
     Attributes:
         resolved_revision: The hub's commit, or the SHA-256 of the weights: what an index remembers.
@@ -45,15 +51,20 @@ class BGEEmbeddings(Embeddings):
         self.revision = revision
         self.device = device
         self.query_instruction = query_instruction
-        self._lock = threading.Lock()
-        self._model: Any = None
+        self._start()
         self._load()
 
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._model: Any = None
+        self._queries: OrderedDict[bytes, list[float]] = OrderedDict()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_model": None}
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state)
+        self._start()
 
     def __repr__(self) -> str:
         return f"BGEEmbeddings({self.model_name!r}, revision={self.revision!r}, device={self.device!r})"
@@ -76,7 +87,17 @@ class BGEEmbeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of length 1 of a query, with the instruction before it."""
-        return self.embed_documents([self.query_instruction + text])[0]
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        with self._lock:
+            if key in self._queries:
+                self._queries.move_to_end(key)
+                return list(self._queries[key])
+        vector = self.embed_documents([self.query_instruction + text])[0]
+        with self._lock:
+            self._queries[key] = vector
+            if len(self._queries) > _REMEMBERED_QUERIES:
+                self._queries.popitem(last=False)
+        return list(vector)
 
     def _load(self) -> None:
         if self._model is not None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import mmap
 import os
+import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from langchain_core.documents import Document
@@ -23,10 +27,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
+# Numbers in the vectors of an index that is searched exactly: 40 MB, which one core reads in a few milliseconds.
+_EXACT_NUMBERS = 10_000_000
+# Of an approximate index: lists per square root of the vectors, as FAISS' guidelines have it, and vectors per list that
+# the lists are made from.
+_LISTS, _TRAINING_VECTORS_PER_LIST = 4, 64
+# Recall is measured on as many stored vectors if no queries are given, among as many neighbours as get reranked.
+_TUNING_QUERIES, _TUNING_NEIGHBOURS = 256, 50
+# By how much of the recall that is missing the index is tuned to be better than asked for.
+_SPARE = 0.25
 _MANIFEST = "manifest.json"
 # What a save writes beside the manifest, and an interrupted one leaves behind.
 _GENERATION = "[0-9a-f]" * 12
 _GENERATED = (f"index-{_GENERATION}.faiss", f"documents-{_GENERATION}.jsonl", f"{_MANIFEST}.{_GENERATION}")
+
+
+class Recall(NamedTuple):
+    """How an approximate index does beside an exact search over the same vectors.
+
+    Attributes:
+        recall: Share of the exact 50 nearest that it finds, averaged over the queries.
+        lists: Lists that it looks into for each query.
+        lists_in_all: Lists that there are.
+        milliseconds: Median of a search for one query.
+        queries: How many were asked.
+    """
+
+    recall: float
+    lists: int
+    lists_in_all: int
+    milliseconds: float
+    queries: int
 
 
 class IndexMismatchError(ValueError):
@@ -39,8 +70,15 @@ def build_index(
     path: str | Path | None = None,
     *,
     batch_size: int = 256,
+    recall: float = 0.98,
+    queries: Sequence[str] = (),
 ) -> FAISS:
-    """Embed documents into an exact FAISS index, and save it if `path` is given.
+    """Embed documents into a FAISS index, and save it if `path` is given.
+
+    Up to ten million numbers (e.g. 52,000 vectors of 192) are searched exactly. More are sorted into lists by
+    their nearest of many centres (FAISS' IVF), and a search looks into as many lists as were needed, when the
+    index was built, for `recall` of the exact 50 nearest; `tune_recall` measures and changes that. Documents
+    leave such an index by building it again; loaded, it stays in its files and is only read from.
 
     If `path` already holds an index of the same embedding model, only texts that are not in it are embedded;
     documents that are gone from `documents` leave the index. Vectors are scaled to length 1, and the store's
@@ -55,15 +93,20 @@ def build_index(
         embeddings: Any LangChain embeddings.
         path: Folder; made if it is not there.
         batch_size: Documents embedded at a time.
+        recall: Of an index too large for exact search; 1.0 keeps any index exact.
+        queries: What users will ask, to measure the recall with, a hundred or more; without them it is measured
+            with documents, whose neighbours are a little easier to find.
 
     Returns:
         The vector store, ready for `as_retriever`.
 
     Raises:
         ValueError: If there are no documents, two have the same id, the vectors differ in length or are not
-            finite, or metadata cannot be saved as JSON.
+            finite, metadata cannot be saved as JSON, or `recall` is not in (0, 1].
         IndexMismatchError: If `path` holds something else than an index.
     """
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall must lie in (0, 1], got {recall}")
     folder = None if path is None else Path(path)
     known = _VectorsByText(folder, identity(embeddings)) if folder is not None else None
     store: FAISS | None = None
@@ -86,6 +129,9 @@ def build_index(
     if store is None:
         raise ValueError("there are no documents to index")
     logger.info("indexed %d documents, embedded %d", len(ids), embedded)
+    if recall < 1 and store.index.ntotal * store.index.d > _EXACT_NUMBERS:
+        store.index = _approximate(store.index)
+        tune_recall(store, recall, queries=queries)
     if folder is not None:
         _save(store, identity(embeddings), folder)
     return store
@@ -93,6 +139,9 @@ def build_index(
 
 def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
     """Load an index that `build_index` saved. Nothing in it is unpickled.
+
+    An index too large for exact search is mapped into memory, documents and all, instead of read: it is there
+    at once, costs what is used of it, and cannot be added to.
 
     Args:
         path: The folder.
@@ -118,8 +167,11 @@ def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
             f"pass the model it was built with, or build the index again"
         )
     index_file, documents_file = _checked_files(folder, manifest)
-    index = faiss.read_index(str(index_file))
-    documents = list(_read_documents(documents_file))
+    large = manifest["dimension"] * manifest["count"] > _EXACT_NUMBERS
+    # Mapped, a large index is there at once, and processes that load it share its memory.
+    index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if large else 0)
+    documents: _StoredDocuments | list[Document]
+    documents = _StoredDocuments(documents_file) if large else list(_read_documents(documents_file))
     for what, number, expected in (
         ("vectors", index.ntotal, manifest["count"]),
         ("documents", len(documents), manifest["count"]),
@@ -129,8 +181,61 @@ def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
             raise IndexMismatchError(f"{folder}: {number} {what} where {_MANIFEST} says {expected}")
     store = _empty_store(embeddings, index.d)
     store.index = index
-    _register(store, documents)
+    if isinstance(documents, list):
+        _register(store, documents)
+    else:
+        _make_addressable(index)
+        store.docstore, store.index_to_docstore_id = documents, documents.ids
     return store
+
+
+def tune_recall(
+    store: FAISS, recall: float = 0.98, *, queries: Sequence[str] = (), lists: int | None = None
+) -> Recall | None:
+    """Look into as many lists of an approximate index as give a recall, or as told, and measure it.
+
+    Args:
+        store: From `build_index` or `load_index`; searches from now on look into so many lists.
+        recall: Of the exact 50 nearest, at least.
+        queries: As for `build_index`.
+        lists: Take this number instead.
+
+    Returns:
+        What was measured, or `None` if the index is exact.
+
+    Raises:
+        ValueError: If `recall` is not in (0, 1] or `lists` is less than 1.
+    """
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall must lie in (0, 1], got {recall}")
+    if lists is not None and lists < 1:
+        raise ValueError(f"lists must be at least 1, got {lists}")
+    index = store.index
+    if not hasattr(index, "nprobe"):
+        return None
+    asked = _tuning_vectors(store, queries)
+    neighbours = min(_TUNING_NEIGHBOURS, index.ntotal)
+    index.nprobe = index.nlist
+    exact = index.search(asked, neighbours)[1]
+    index.nprobe = lists or 1
+    if lists is None:
+        # Other queries than these will find a little less.
+        aim = recall + (1 - recall) * _SPARE
+        while index.nprobe < index.nlist and _overlap(exact, index.search(asked, neighbours)[1]) < aim:
+            index.nprobe = min(2 * index.nprobe, index.nlist)
+        _trim(index, asked, exact, aim)
+    measured = _overlap(exact, index.search(asked, neighbours)[1])
+    times = []
+    for row in asked:
+        start = time.perf_counter()
+        index.search(row[None], neighbours)
+        times.append(time.perf_counter() - start)
+    found = Recall(measured, index.nprobe, index.nlist, float(np.median(times)) * 1_000, len(asked))
+    logger.info(
+        "recall %.3f of the exact %d, looking into %d of %d lists, %.2f ms",
+        found.recall, neighbours, found.lists, found.lists_in_all, found.milliseconds,
+    )  # fmt: skip
+    return found
 
 
 def stored_documents(store: FAISS) -> list[Document]:
@@ -169,6 +274,7 @@ class _VectorsByText:
             )
             return
         self._index = faiss.read_index(str(index_file))
+        _make_addressable(self._index)
         self._rows = {
             _digest(document.page_content): row for row, document in enumerate(_read_documents(documents_file))
         }
@@ -205,6 +311,119 @@ def _empty_store(embeddings: Embeddings, dimension: int) -> FAISS:
         from langchain_community.docstore.in_memory import InMemoryDocstore
         from langchain_community.vectorstores import FAISS
     return FAISS(embeddings, faiss.IndexFlatL2(dimension), InMemoryDocstore(), {}, normalize_L2=True)
+
+
+def _approximate(exact: Any) -> Any:
+    """Return an index of lists with the vectors of an exact one."""
+    import faiss
+
+    number, dimension = exact.ntotal, exact.d
+    lists = 1 << round(math.log2(_LISTS * math.sqrt(number)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, lists)
+    index.cp.max_points_per_centroid = _TRAINING_VECTORS_PER_LIST
+    vectors = faiss.rev_swig_ptr(exact.get_xb(), number * dimension).reshape(number, dimension)
+    index.train(vectors)
+    index.add(vectors)
+    _make_addressable(index)
+    return index
+
+
+def _make_addressable(index: Any) -> None:
+    """Let an index of lists say which vector a row has, as an exact one can."""
+    if hasattr(index, "make_direct_map"):
+        index.make_direct_map()
+
+
+def _tuning_vectors(store: FAISS, queries: Sequence[str]) -> np.ndarray[Any, Any]:
+    import faiss
+
+    if queries:
+        vectors = np.array([store.embedding_function.embed_query(query) for query in queries], dtype=np.float32)
+        faiss.normalize_L2(vectors)
+        return vectors
+    rows = np.random.default_rng(0).choice(store.index.ntotal, min(_TUNING_QUERIES, store.index.ntotal), replace=False)
+    return np.stack([store.index.reconstruct(int(row)) for row in rows])
+
+
+def _trim(index: Any, asked: np.ndarray[Any, Any], exact: np.ndarray[Any, Any], recall: float) -> None:
+    """Between a number of lists that was too small and its double, find about the least that is enough."""
+    low, high = index.nprobe // 2, index.nprobe
+    while high - low > max(1, high // 16):
+        index.nprobe = (low + high) // 2
+        if _overlap(exact, index.search(asked, exact.shape[1])[1]) >= recall:
+            high = index.nprobe
+        else:
+            low = index.nprobe
+    index.nprobe = high
+
+
+def _overlap(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]))
+
+
+class _StoredDocuments:
+    """Documents that stay in their file until they are asked for: what LangChain calls a docstore, to read from."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as stream:
+            self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._starts = _line_starts(self._bytes)
+        self._row_of: dict[str, int] | None = None
+        self._last_ids: dict[str, int] = {}
+        self.ids = _RowIds(self)
+        self._document = lru_cache(maxsize=1_024)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def row(self, row: int) -> Document:
+        document = self._document(row)
+        # The store turns a row into an id and the id into a document: the id comes back in a moment.
+        if len(self._last_ids) > 10_000:
+            self._last_ids.clear()
+        self._last_ids[str(document.id)] = row
+        return document
+
+    def search(self, search: str) -> Document | str:
+        """Return the document of an id, or a sentence that there is none, as LangChain's docstores do."""
+        row = self._last_ids.get(search)
+        if row is None:
+            if self._row_of is None:
+                self._row_of = {str(self._read(row).id): row for row in range(len(self))}
+            row = self._row_of.get(search)
+        return f"ID {search} not found." if row is None else self._document(row).model_copy(deep=True)
+
+    def _read(self, row: int) -> Document:
+        line = self._bytes[self._starts[row] : self._starts[row + 1]]
+        return Document(**json.loads(line.decode("utf-8", "surrogatepass")))
+
+
+class _RowIds(Mapping[int, str]):
+    """Row → id of stored documents."""
+
+    def __init__(self, documents: _StoredDocuments) -> None:
+        self._documents = documents
+
+    def __getitem__(self, row: int) -> str:
+        if not 0 <= row < len(self):
+            raise KeyError(row)
+        return str(self._documents.row(int(row)).id)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+
+def _line_starts(text: mmap.mmap) -> np.ndarray[Any, Any]:
+    """Return where each line starts, and where the last one ends."""
+    ends = [np.zeros(1, dtype=np.int64)]
+    step = 1 << 24
+    for start in range(0, len(text), step):
+        chunk = np.frombuffer(text[start : start + step], dtype=np.uint8)
+        ends.append(np.flatnonzero(chunk == ord("\n")) + start + 1)
+    return np.concatenate(ends)
 
 
 def _add(store: FAISS, documents: list[Document], vectors: np.ndarray[Any, Any]) -> None:

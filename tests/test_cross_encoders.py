@@ -8,16 +8,27 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
-from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
+from langchain_bge_medical.cross_encoders import BGECrossEncoder, _plan, sigmoid
 from langchain_bge_medical.model_files import ModelNotFoundError
+from langchain_bge_medical.pair_tokenizer import TokenSequence
 from langchain_bge_medical.score_cache import ScoreCache
+from tests.conftest import make_tokenizer
 
 PAIRS = [
     ("发热咳嗽三天", "社区获得性肺炎 发热、咳嗽、咳痰、胸痛"),
@@ -30,7 +41,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def encoder(tiny_reranker: Path) -> BGECrossEncoder:
-    return BGECrossEncoder(str(tiny_reranker), max_length=128)
+    return BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32")
 
 
 def plain_logits(folder: Path, pairs: list[tuple[str, str]], max_length: int) -> list[float]:
@@ -63,11 +74,34 @@ def test_score_is_the_sigmoid_of_the_logit_taken_once_as_python_floats(encoder: 
     assert all(type(score) is float for score in scores)
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    budget=st.integers(1, 2_000),
+    side_by_side=st.integers(1, 4),
+    pads=st.booleans(),
+)
+def test_every_pair_is_in_one_batch_and_batches_keep_to_the_budget_and_are_even(
+    lengths: list[int], budget: int, side_by_side: int, pads: bool
+) -> None:
+    lengths.sort(reverse=True)
+    batches = _plan(lengths, budget, pads=pads, side_by_side=side_by_side)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    sizes = [sum(lengths[place] for place in batch) for batch in batches]
+    if side_by_side == 1:
+        for batch, size in zip(batches, sizes, strict=True):
+            assert len(batch) == 1 or (len(batch) * lengths[batch[0]] if pads else size) <= budget
+    else:
+        assert len(batches) % side_by_side == 0 or len(batches) == len(lengths)
+        # One pair more than the share of each at most.
+        assert max(sizes) <= sum(lengths) / len(batches) + lengths[0]
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
 def test_the_size_of_batches_does_not_change_scores_or_their_order(
     encoder: BGECrossEncoder, tiny_reranker: Path, batch_tokens: int
 ) -> None:
-    other = BGECrossEncoder(str(tiny_reranker), max_length=128, batch_tokens=batch_tokens)
+    other = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=batch_tokens)
     assert other.logits(PAIRS * 3) == pytest.approx(encoder.logits(PAIRS) * 3, abs=1e-5)
 
 
@@ -133,6 +167,27 @@ def test_lower_precision_stays_close_and_does_not_tie_logits(
     assert len(set(half)) == len(pairs)
 
 
+def test_what_torch_says_of_its_threads_stays_as_it_was(tiny_reranker: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=60)
+        expected = encoder.logits(PAIRS * 4)
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), seen) == (3, [3])
+    finally:
+        torch.set_num_threads(before)
+    torch.set_num_threads(1)
+    try:
+        alone = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=60)
+        assert alone.logits(PAIRS * 4) == pytest.approx(expected, abs=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_sigmoid_does_not_overflow() -> None:
     assert sigmoid(-1e6) == 0.0
     assert sigmoid(1e6) == 1.0
@@ -162,14 +217,13 @@ def test_it_pickles_as_settings_and_loads_again(encoder: BGECrossEncoder) -> Non
     assert pickle.loads(pickled).logits(PAIRS) == pytest.approx(encoder.logits(PAIRS), abs=1e-6)
 
 
-def test_a_cached_pair_is_not_scored_again_and_no_text_is_kept(tiny_reranker: Path) -> None:
+def test_a_cached_pair_is_not_scored_again(tiny_reranker: Path) -> None:
     cache = ScoreCache()
     cached = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=cache)
     first = cached.logits(PAIRS)
     assert (cache.hits, cache.misses) == (0, len(PAIRS))
     assert cached.logits(PAIRS) == first
     assert cache.hits == len(PAIRS)
-    assert "头痛".encode() not in b"".join(cache._logits)
 
 
 def test_one_cache_keeps_settings_apart(tiny_reranker: Path) -> None:
@@ -180,18 +234,127 @@ def test_one_cache_keeps_settings_apart(tiny_reranker: Path) -> None:
     assert long != short
 
 
-def test_a_full_cache_forgets_what_was_used_longest_ago() -> None:
-    cache = ScoreCache(max_entries=2)
-    cache.set_many({b"a": 1.0, b"b": 2.0})
-    cache.get_many([b"a"])
-    cache.set_many({b"c": 3.0})
-    assert cache.get_many([b"a", b"b", b"c"]) == {b"a": 1.0, b"c": 3.0}
+def test_a_model_of_another_shape_runs_in_padded_batches_to_the_same_numbers(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(7)
+    DistilBertForSequenceClassification(
+        DistilBertConfig(
+            vocab_size=len(tokenizer),
+            dim=16,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=32,
+            max_position_embeddings=132,
+            num_labels=1,
+            pad_token_id=1,
+            initializer_range=0.5,
+        )
+    ).save_pretrained(tmp_path)
+    pairs = [*PAIRS, ("头痛", "发热、咳嗽、咳痰、胸痛" * 5)]
+    encoder = BGECrossEncoder(str(tmp_path), max_length=128, dtype="float32", batch_tokens=200)
+    assert encoder.pads
+    assert encoder.logits(pairs) == pytest.approx(plain_logits(tmp_path, pairs, 128), abs=1e-5)
+    int8 = BGECrossEncoder(str(tmp_path), max_length=128, dtype="int8")
+    assert int8.logits(pairs) == pytest.approx(encoder.logits(pairs), abs=0.25)
+    # As in the packed encoder, a token's scale is its own, so that no pair depends on those beside it.
+    assert int8.logits(pairs) == pytest.approx([int8.logits([pair])[0] for pair in pairs], abs=1e-5)
+
+
+def test_auto_is_what_the_processor_computes_in(tiny_reranker: Path) -> None:
+    half = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    named = BGECrossEncoder(str(tiny_reranker), max_length=128, device="cpu", dtype="bfloat16" if half else "float32")
+    auto = BGECrossEncoder(str(tiny_reranker), max_length=128, device="cpu")
+    assert auto.logits(PAIRS) == pytest.approx(named.logits(PAIRS), abs=1e-6)
+
+
+def test_a_long_document_in_windows_has_the_logit_of_its_best_window(
+    encoder: BGECrossEncoder, tiny_reranker: Path
+) -> None:
+    windows = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", long_documents="windows")
+    query, document = "头痛", "".join(chr(ord("a") + i * i % 26) for i in range(500))
+    room = 128 - 2 - 4  # <s> query </s></s> document </s>, one token a character
+    starts = [*range(0, 500 - room, room * 3 // 4), 500 - room]
+    logits = encoder.logits([(query, document[start : start + room]) for start in starts])
+    assert max(logits) > logits[0]
+    pair = windows.pair_logits([(query, document), *PAIRS])[0]
+    assert pair.logit == pytest.approx(max(logits), abs=1e-5)
+    assert (pair.query_tokens_cut, pair.document_tokens_cut) == (0, 0)
+    assert windows.token_counts([(query, document)]) == [128 * len(starts)]
+    assert windows.logits(PAIRS) == pytest.approx(encoder.logits(PAIRS), abs=1e-6)
+    beyond = windows.pair_logits([(query, "b" * 9_000)])[0]
+    assert beyond.document_tokens_cut == 9_000 - 8_192
+
+
+def test_token_counts_say_what_the_model_reads_and_nothing_is_read_twice(tiny_reranker: Path) -> None:
+    encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=ScoreCache())
+    pairs = [("头痛", "偏头痛"), ("头痛", "咳" * 500)]
+    assert encoder.token_counts(pairs) == [2 + 3 + 4, 128]
+    encoder.logits(pairs[:1])
+    assert encoder.token_counts(pairs) == [0, 128]
+    assert encoder.token_counts([]) == []
+
+
+class Small:
+    """A model on a device that holds so many tokens at once."""
+
+    pads = False
+    side_by_side = 1
+    batch_tokens = 2_048
+
+    def __init__(self, model: Any, holds: int, error: type[Exception] = RuntimeError) -> None:
+        self.model, self.holds, self.error = model, holds, error
+        self.batches: list[int] = []
+
+    def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        for batch in batches:
+            self.batches.append(sum(len(sequence.input_ids) for sequence in batch))
+            if self.batches[-1] > self.holds:
+                raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.model(batches)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does_and_that_is_remembered(
+    tiny_reranker: Path, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32")
+    pairs = [(query, document + "咳" * i) for i in range(20) for query, document in PAIRS]
+    expected = encoder.logits(pairs)
+    small = encoder._model = Small(encoder._model, 150, error)
+    assert encoder.logits(pairs) == pytest.approx(expected, abs=1e-5)
+    assert encoder.token_budget <= 150
+    assert sum(tokens > 150 for tokens in small.batches) <= 6
+    small.batches.clear()
+    encoder.logits(pairs)
+    assert max(small.batches) <= 150
+    assert "out of memory; batches are of" in caplog.text
+    assert "咳" not in caplog.text
+
+
+def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_not_taken_for_it(
+    tiny_reranker: Path,
+) -> None:
+    encoder = BGECrossEncoder(str(tiny_reranker), max_length=128)
+    good = encoder._model
+    encoder._model = Small(good, 8)
+    with pytest.raises(MemoryError, match=r"not enough for one pair of 2\d tokens; lower max_length \(now 128\)"):
+        encoder.logits(PAIRS[:1])
+
+    class Broken(Small):
+        def __call__(self, batches: object) -> list[torch.Tensor]:
+            raise RuntimeError("illegal memory access")
+
+    encoder._model = Broken(good, 0)
+    with pytest.raises(RuntimeError, match="illegal"):
+        encoder.logits(PAIRS)
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("changes", "says"),
     [
         ({"dtype": "float8"}, "dtype must be one of auto.*float8"),
+        ({"long_documents": "split"}, "long_documents must be one of cut, windows, got 'split'"),
         ({"max_length": 4}, "max_length must be at least 16"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
         ({"max_length": 4_096}, "reads at most 130 tokens"),
@@ -199,9 +362,9 @@ def test_a_full_cache_forgets_what_was_used_longest_ago() -> None:
         ({"max_length": 128, "dtype": "int8", "device": "meta"}, "int8.*CPU only"),
     ],
 )
-def test_a_setting_out_of_range_is_named(tiny_reranker: Path, settings: dict[str, object], says: str) -> None:
+def test_a_setting_out_of_range_is_named(tiny_reranker: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **settings})
+        BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **changes})
 
 
 def altered(folder: Path, to: Path, **config: object) -> Path:
@@ -271,7 +434,8 @@ def test_a_broken_tensorflow_and_keras_beside_us_change_nothing(tiny_reranker: P
         (tmp_path / f"{name}.py").write_text("raise ImportError('broken on purpose')")
     code = (
         "from langchain_bge_medical import BGECrossEncoder;"
-        f"print(BGECrossEncoder({str(tiny_reranker)!r}, max_length=128).logits([('头痛', '偏头痛')])[0])"
+        f"encoder = BGECrossEncoder({str(tiny_reranker)!r}, max_length=128, dtype='float32');"
+        "print(encoder.logits([('头痛', '偏头痛')])[0])"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
