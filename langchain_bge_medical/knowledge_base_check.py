@@ -57,7 +57,7 @@ class Report(NamedTuple):
     records: int
     problems: list[Problem]
     known_symptoms: float | None
-    """Share of the symptom mentions that the lexicon has, in [0, 1]: only those have everyday wordings to be found by."""
+    """Share of the symptom mentions that the lexicon has, in [0, 1]: only those have everyday wordings."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON types."""
@@ -109,7 +109,9 @@ def _of_one(place: str, record: DiseaseRecord) -> Iterator[Problem]:
     if len(record.description) < _SHORTEST_DESCRIPTION:
         yield warning("description", f"{len(record.description)} characters; nothing to rerank or to answer by")
     if (length := len(record.card())) > _LONGEST_CARD:
-        yield warning("description", f"the document has {length} characters; what is beyond about {_LONGEST_CARD} is cut")
+        yield warning(
+            "description", f"the document has {length} characters; what is beyond about {_LONGEST_CARD} is cut"
+        )
     for field, text in _texts(record):
         if found := _INSTRUCTION.search(text):
             yield warning(field, f"reads like an instruction to a model: {found.group()[:40]!r}")
