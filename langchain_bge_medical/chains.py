@@ -100,12 +100,7 @@ def build_answer_chain(
         query, candidates = inputs["query"], inputs["candidates"]
         if no_reliable_match(query, candidates, terms, calibration):
             return []
-        documents = with_evidence(candidates, query, terms)
-        for document, confidence in zip(
-            documents, calibration.confidences(documents) if calibration else (), strict=False
-        ):
-            document.metadata["confidence"] = confidence
-        return documents
+        return with_confidence(with_evidence(candidates, query, terms), query, terms, calibration)
 
     def preface(inputs: Mapping[str, Any]) -> str:
         return triage_text(flags.triage(inputs["query"], lang=lang), lang)
@@ -153,16 +148,38 @@ def no_reliable_match(
 ) -> bool:
     """Return whether it is better to say nothing.
 
-    With a calibration: no document's confidence reaches its threshold. Without one a simple rule: the lexicon
-    finds nothing that the patient affirms, and the best `relevance_score` is below 0.5. Documents without a
-    score are taken to fit.
+    With a calibration: the chance that any document is right stays below its threshold. Without one a simple
+    rule: the lexicon finds nothing that the patient affirms, and the best `relevance_score` is below 0.5.
+    Documents without a score are taken to fit.
     """
+    understood = has_findings(query, lexicon)
     if calibration is not None:
-        return calibration.abstains(documents)
-    if any(finding.status in ("present", "possible") for finding in findings(query, lexicon)):
+        return calibration.abstains(documents, findings=understood)
+    if understood:
         return not documents
     scores = [document.metadata.get("relevance_score") for document in documents]
     return all(score is not None and score < _RELIABLE for score in scores)
+
+
+def has_findings(query: str, lexicon: SymptomLexicon) -> bool:
+    """Return whether the lexicon knows any symptom that the query affirms."""
+    return any(finding.status in ("present", "possible") for finding in findings(query, lexicon))
+
+
+def with_confidence(
+    documents: Sequence[Document], query: str, lexicon: SymptomLexicon, calibration: Calibration | None
+) -> list[Document]:
+    """Return copies of reranked documents with `metadata["confidence"]`; unchanged without a calibration.
+
+    It is the chance, in [0, 1], that the document is a right one; `None` where the model gave no logit.
+    """
+    if calibration is None:
+        return list(documents)
+    confidences = calibration.confidences(documents, findings=has_findings(query, lexicon))
+    return [
+        document.model_copy(update={"metadata": {**document.metadata, "confidence": confidence}})
+        for document, confidence in zip(documents, confidences, strict=True)
+    ]
 
 
 def numbered_records(documents: Sequence[Document], lang: Lang = "zh") -> str:

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from langchain_bge_medical.knowledge_base import KnowledgeBaseError
-from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base
+from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base, model_folder
 
 if TYPE_CHECKING:
     from langchain_community.vectorstores import FAISS
@@ -334,7 +334,7 @@ def evaluate(
     as_json: AsJSON = False,
 ) -> None:
     """Measure recall and reranking on labelled queries, side by side. 评测。."""
-    from langchain_bge_medical.chains import no_reliable_match
+    from langchain_bge_medical.chains import no_reliable_match, with_confidence
     from langchain_bge_medical.clinical.triage import default_red_flags
     from langchain_bge_medical.evaluation import compare as comparing
     from langchain_bge_medical.evaluation import stages as staging
@@ -366,7 +366,10 @@ def evaluate(
     reranked = found[reranker]
     measured = None
     if parts.calibration is not None:
-        measured = comparing.calibration_of(judged, lambda query: _first_confidence(parts.calibration, reranked(query)))
+        measured = comparing.calibration_of(
+            judged,
+            lambda query: _first(with_confidence(reranked(query)[:1], query, parts.lexicon, parts.calibration)),
+        )
     guard = comparing.no_rerank_guard(comparison, first, later)
     report = {
         "n": len(judged),
@@ -495,17 +498,29 @@ def calibrate(
     as_json: AsJSON = False,
 ) -> None:
     """Fit what the scores mean on this knowledge base: a confidence, and when to say nothing. 校准。."""
+    from langchain_bge_medical.chains import has_findings
     from langchain_bge_medical.confidence import CALIBRATION_FILE, digest_of
     from langchain_bge_medical.evaluation.compare import NameIndex, read_queries
     from langchain_bge_medical.training.calibration import fit, observe
+    from langchain_bge_medical.training.finetune import trained_on
 
     if save_as is None and index is None:
         raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
     labelled = read_queries(queries)
+    if trained := trained_on(model_folder(reranker, kind="reranker"), labelled):
+        raise UserError(
+            f"the reranker was tuned on {len(trained)} of these queries (line {trained[0]} is the first); a confidence "
+            f"fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
+        )
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = NameIndex(document.metadata for document in parts.documents)
     calibration = fit(
-        observe(_counted(labelled, "reranking"), parts.retriever.invoke, names),
+        observe(
+            _counted(labelled, "reranking"),
+            parts.retriever.invoke,
+            names,
+            lambda query: has_findings(query, parts.lexicon),
+        ),
         method=method.value,
         false_refusal_rate=false_refusal_rate,
         reranker=_identity(reranker),
@@ -617,7 +632,7 @@ def _calibration(index: Path | None, reranker: str, documents: list[Document]) -
 
 
 def _identity(reranker: str) -> str:
-    from langchain_bge_medical.model_files import model_folder, resolved_revision
+    from langchain_bge_medical.model_files import resolved_revision
 
     return resolved_revision(model_folder(reranker, kind="reranker"))
 
@@ -659,12 +674,11 @@ def _first_stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], Seque
     return {stage: recalled(retriever, fetch_k) for stage, retriever in retrievers.items()}
 
 
-def _first_confidence(calibration: Calibration | None, documents: Sequence[Document]) -> tuple[str, float] | None:
-    """Return the disease that is ranked first and how sure the calibration is of it."""
-    if calibration is None or not documents:
+def _first(documents: Sequence[Document]) -> tuple[str, float] | None:
+    """Return the disease that is ranked first and the confidence in it, if there are both."""
+    if not documents or documents[0].metadata["confidence"] is None:
         return None
-    (confidence,) = calibration.confidences(documents[:1])
-    return None if confidence is None else (documents[0].metadata["disease"], confidence)
+    return documents[0].metadata["disease"], documents[0].metadata["confidence"]
 
 
 def _result(rank: int, document: Document) -> dict[str, Any]:

@@ -17,6 +17,10 @@ CALIBRATION_FILE = "calibration.json"
 """What a calibration is called in the folder of its index."""
 
 
+SHOWN = 5
+"""The documents of a query that a calibration is fitted on, and that count for saying nothing."""
+
+
 class CalibrationError(ValueError):
     """A calibration file that cannot be used, or queries that none can be fitted on."""
 
@@ -36,11 +40,12 @@ class Calibration(BaseModel):
     """`platt`: the sigmoid of a weighted sum. `isotonic`: steps over that sum."""
     logit_weight: float
     margin_weight: float
+    findings_weight: float
     bias: float
     knots: tuple[tuple[float, float], ...] = ()
     """For `isotonic`: weighted sum and confidence, both ascending; straight lines between, level beyond."""
     threshold: float = Field(ge=0, le=1)
-    """It is better to say nothing where no document's confidence reaches this."""
+    """It is better to say nothing where the chance that any document shown is right stays below this."""
     false_refusal_rate: float = Field(ge=0, lt=1)
     """The share of real queries that may be refused for it."""
     reranker: str
@@ -60,22 +65,23 @@ class Calibration(BaseModel):
                 raise ValueError("knots must ascend")
         return self
 
-    def confidence(self, logit: float, margin: float = 0.0) -> float:
+    def confidence(self, logit: float, margin: float, findings: bool) -> float:
         """Return the chance that a document is a right one.
 
         Args:
             logit: `relevance_logit`.
             margin: `rerank_margin`; 0 where there is no other candidate.
+            findings: Whether the lexicon knows any symptom that the query affirms.
 
         Returns:
             In [0, 1].
         """
-        score = self.logit_weight * logit + self.margin_weight * margin + self.bias
+        score = self.logit_weight * logit + self.margin_weight * margin + self.findings_weight * findings + self.bias
         if self.method == "platt":
             return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
         return _between(self.knots, score)
 
-    def confidences(self, documents: Iterable[Document]) -> list[float | None]:
+    def confidences(self, documents: Iterable[Document], *, findings: bool) -> list[float | None]:
         """Return the confidence of each document that `BGERerankerCompressor` returned.
 
         `None` for a document without a logit: a blank one, or one scored by an encoder that gives none.
@@ -83,16 +89,18 @@ class Calibration(BaseModel):
         return [
             None
             if (logit := document.metadata.get("relevance_logit")) is None
-            else self.confidence(logit, document.metadata.get("rerank_margin", 0.0))
+            else self.confidence(logit, document.metadata.get("rerank_margin", 0.0), findings)
             for document in documents
         ]
 
-    def abstains(self, documents: Sequence[Document]) -> bool:
-        """Return whether it is better to say nothing: no document reaches the threshold.
+    def abstains(self, documents: Sequence[Document], *, findings: bool) -> bool:
+        """Return whether it is better to say nothing: the chance that any document is right is below the threshold.
 
-        Documents without a logit are taken to fit.
+        Only the first five count. Documents without a logit are taken to fit.
         """
-        return all(value is not None and value < self.threshold for value in self.confidences(documents))
+        values = self.confidences(documents[:SHOWN], findings=findings)
+        known = [value for value in values if value is not None]
+        return len(known) == len(values) and chance_of_any(known) < self.threshold
 
     def save(self, path: Path) -> None:
         """Write plain JSON to `path`, whole or not at all."""
@@ -122,6 +130,11 @@ class Calibration(BaseModel):
         if self.knowledge_base != knowledge_base:
             return "the knowledge base has changed since it was fitted"
         return None
+
+
+def chance_of_any(confidences: Iterable[float]) -> float:
+    """Return the chance that at least one document is right, each being so independently; 0 without documents."""
+    return 1 - math.prod(1 - confidence for confidence in confidences)
 
 
 def digest_of(documents: Iterable[Document]) -> str:

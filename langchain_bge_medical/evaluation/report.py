@@ -142,16 +142,13 @@ def _guard(guard: Mapping[str, Any], lang: Lang) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Sequence[object]], *, words: int | None = None) -> str:
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=words' if i == words else ''}>{html.escape(str(cell))}</td>" for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    cells = [f"<th>{html.escape(cell)}</th>" for cell in head]
+    columns = [' class="words"' if i == words else "" for i in range(len(cells))]
+    body = ""
+    for row in rows:
+        shown = (f"<td{kind}>{html.escape(str(cell))}</td>" for kind, cell in zip(columns, row, strict=True))
+        body += f"<tr>{''.join(shown)}</tr>"
+    return f"<table><thead><tr>{''.join(cells)}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _number(value: float | None) -> str:

@@ -8,14 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from langchain_core.documents import Document
 
-from langchain_bge_medical.confidence import Calibration, CalibrationError
+from langchain_bge_medical.confidence import SHOWN, Calibration, CalibrationError, chance_of_any
 from langchain_bge_medical.evaluation.compare import LabelledQuery, NameIndex
 from langchain_bge_medical.evaluation.metrics import expected_calibration_error
 
 Method = Literal["platt", "isotonic"]
 
 FEWEST_QUERIES = 50
-_SHOWN = 5  # documents of each query that are learned from: those that people see
 _FOLDS = 5
 # No confidence says never or always: some hundred queries cannot know that.
 _SUREST = 0.995
@@ -28,12 +27,16 @@ class Observation(NamedTuple):
     rank: int
     logit: float
     margin: float
+    findings: bool
     right: bool
     on_topic: bool
 
 
 def observe(
-    queries: Iterable[LabelledQuery], rerank: Callable[[str], Sequence[Document]], names: NameIndex
+    queries: Iterable[LabelledQuery],
+    rerank: Callable[[str], Sequence[Document]],
+    names: NameIndex,
+    has_findings: Callable[[str], bool],
 ) -> list[Observation]:
     """Rerank every labelled query and note what its best documents look like.
 
@@ -42,6 +45,7 @@ def observe(
             relevant diseases the knowledge base lacks.
         rerank: A query → reranked documents, best first.
         names: Of the knowledge base.
+        has_findings: Whether the lexicon knows any symptom that a query affirms.
 
     Returns:
         Up to five observations a query.
@@ -51,7 +55,8 @@ def observe(
         relevant = {names.get(name) for name in query.relevant or ()} - {None}
         if not relevant and query.relevant != ():
             continue
-        for rank, document in enumerate(rerank(query.query)[:_SHOWN], start=1):
+        findings = has_findings(query.query)
+        for rank, document in enumerate(rerank(query.query)[:SHOWN], start=1):
             metadata = document.metadata
             if metadata.get("relevance_logit") is not None:
                 found.append(
@@ -60,6 +65,7 @@ def observe(
                         rank,
                         metadata["relevance_logit"],
                         metadata.get("rerank_margin", 0.0),
+                        findings,
                         metadata["disease"] in relevant,
                         bool(query.relevant),
                     )
@@ -80,7 +86,7 @@ def fit(
 
     Args:
         observations: On queries that the reranker was not trained on.
-        method: `platt` (Platt 1999) or `isotonic` (Zadrozny and Elkan 2002), over logit and margin.
+        method: `platt` (Platt 1999) or `isotonic` (Zadrozny and Elkan 2002), over logit, margin and findings.
         false_refusal_rate: The share of real queries that may be refused.
         reranker: Identity of the model.
         knowledge_base: Digest of the documents.
@@ -105,16 +111,16 @@ def fit(
     asked = len(set(queries[on_topic].tolist())) if len(queries) else 0
     if asked < FEWEST_QUERIES:
         raise CalibrationError(f"needs at least {FEWEST_QUERIES} labelled queries with a right disease, got {asked}")
-    features = np.array([[observation.logit, observation.margin] for observation in observations])
+    features = np.array([[seen.logit, seen.margin, seen.findings] for seen in observations], dtype=float)
     right = np.array([observation.right for observation in observations], dtype=bool)
     if right.all() or not right.any():
         raise CalibrationError("every document shown is right, or none is; there is nothing to tell apart")
     held_out = np.empty(len(right))
     for train, test in GroupKFold(_FOLDS, shuffle=True, random_state=seed).split(features, right, queries):
         model = _fit(features[train], right[train], method)
-        held_out[test] = [model.confidence(*row) for row in features[test]]
+        held_out[test] = [model.confidence(*row) for row in features[test].tolist()]
     # Rounded down, so that the rate holds for the number that is saved.
-    threshold = 1e-4 * int(1e4 * _threshold(_best_by_query(queries[on_topic], held_out[on_topic]), false_refusal_rate))
+    threshold = 1e-4 * int(1e4 * _threshold(_chances(queries[on_topic], held_out[on_topic]), false_refusal_rate))
     first = np.array([observation.rank == 1 for observation in observations], dtype=bool)
     before = 1 / (1 + np.exp(-features[:, 0]))
     figures = {
@@ -154,6 +160,7 @@ def _fit(features: np.ndarray[Any, Any], right: np.ndarray[Any, Any], method: Me
         method=method,
         logit_weight=float(weights[0]),
         margin_weight=float(weights[1]),
+        findings_weight=float(weights[2]),
         bias=bias,
         knots=tuple(knots),
         threshold=0,
@@ -163,20 +170,20 @@ def _fit(features: np.ndarray[Any, Any], right: np.ndarray[Any, Any], method: Me
     )
 
 
-def _best_by_query(queries: np.ndarray[Any, Any], confidences: np.ndarray[Any, Any]) -> list[float]:
-    best: dict[int, float] = {}
+def _chances(queries: np.ndarray[Any, Any], confidences: np.ndarray[Any, Any]) -> list[float]:
+    by_query: dict[int, list[float]] = {}
     for query, confidence in zip(queries.tolist(), confidences.tolist(), strict=True):
-        best[query] = max(confidence, best.get(query, 0.0))
-    return sorted(best.values())
+        by_query.setdefault(query, []).append(confidence)
+    return sorted(map(chance_of_any, by_query.values()))
 
 
 def _threshold(best: Sequence[float], rate: float) -> float:
-    """Return the highest threshold below which at most `rate` of the queries fall."""
+    """Return the highest threshold below which at most `rate` of the queries fall; `best` ascends."""
     return best[int(rate * len(best))]
 
 
 def _refused(queries: np.ndarray[Any, Any], confidences: np.ndarray[Any, Any], threshold: float) -> float | None:
-    best = _best_by_query(queries, confidences)
+    best = _chances(queries, confidences)
     return round(sum(value < threshold for value in best) / len(best), 4) if best else None
 
 

@@ -10,6 +10,7 @@ import random
 import shutil
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.cross_encoders import BGECrossEncoder
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.evaluation.compare import Comparison, JudgedQuery, LabelledQuery, NameIndex, compare
+from langchain_bge_medical.evaluation.metrics import reciprocal_rank_at
 from langchain_bge_medical.evaluation.stages import Find, by_logit, names_of, recalled, reranked
 from langchain_bge_medical.knowledge_base import DiseaseRecord
 from langchain_bge_medical.model_files import model_folder, read_config, resolved_revision
@@ -51,8 +53,10 @@ TRAINED_QUERIES = "trained_queries.txt"
 """Digests of the user's queries that a model was tuned on, in its folder."""
 
 _FETCH_K = 50
+_READ = 512  # tokens, as in a compressor by default
 _WATCHED_K = 20  # candidates of each query that progress is watched on
 _WATCHED = 80  # such queries
+_WATCHED_METRIC = "watched_mrr@10"
 _EVALUATIONS = 8  # of progress, in the whole training
 _PATIENCE = 3  # evaluations without progress before it stops
 _FEWEST_DISEASES = 20
@@ -88,7 +92,8 @@ class Settings:
     test_share: float = 0.2
     dev_share: float = 0.1
     eval_queries: int = 200
-    """Queries that the report measures on, for diseases trained on and for those not."""
+    """Queries that the report measures on, for diseases trained on and for those not; progress is watched on at
+    most 80 and at most as many."""
     seed: int = 20261126
     device: str | None = None
 
@@ -174,7 +179,7 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
         amounts=Amounts(),
     )
     examples = _examples(maker, asked, materials.kept_out, progress)
-    watched = _watched(materials, split, own_of, measured_wordings, candidates, rng)
+    watched = _watched(materials, split, own_of, measured_wordings, candidates, settings.eval_queries, rng)
     outcome = _train(folder, examples, watched, work, settings, progress)
     _save(folder, outcome, out, settings)
     own_words = [*(query.query for query in asked), *(query.text for query in own_of["dev"])]
@@ -214,6 +219,14 @@ class _Split(NamedTuple):
     train: frozenset[str]
     dev: frozenset[str]
     test: frozenset[str]
+
+
+class _Watched(NamedTuple):
+    """A query that progress is watched on; what recall misses stays missed."""
+
+    query: str
+    documents: list[str]
+    right: set[str]
 
 
 def _split(names: Sequence[str], settings: Settings, rng: random.Random) -> _Split:
@@ -301,17 +314,19 @@ def _watched(
     own: Mapping[str, list[JudgedQuery]],
     wordings: SymptomLexicon,
     candidates: Find,
+    eval_queries: int,
     rng: random.Random,
-) -> list[dict[str, Any]]:
-    """Return samples for sentence-transformers' reranking evaluator, misses of recall included."""
+) -> list[_Watched]:
+    """Return queries about the diseases that progress is watched on, with what recall finds for them."""
     cards = {record.disease: record.card() for record in materials.records}
-    queries = [*own["dev"], *_synthetic(materials, split.dev, wordings, _WATCHED, rng)][:_WATCHED]
+    count = min(_WATCHED, eval_queries)
+    queries = [*own["dev"], *_synthetic(materials, split.dev, wordings, count, rng)][:count]
     return [
-        {
-            "query": query.text,
-            "positive": [cards[name] for name in sorted(query.relevant)],
-            "documents": [document.page_content for document in candidates(query.text)[:_WATCHED_K]],
-        }
+        _Watched(
+            query.text,
+            [document.page_content for document in candidates(query.text)[:_WATCHED_K]],
+            {cards[name] for name in query.relevant},
+        )
         for query in queries
     ]
 
@@ -350,12 +365,22 @@ def _rankings(
     what: str,
 ) -> dict[str, list[list[str]]]:
     """Return by part how a model orders the candidates of every query."""
-    compressor = BGERerankerCompressor(model_name=model, top_n=None, device=settings.device)
+    length = _reading_length(model_folder(model, kind="reranker"))
+    compressor = BGERerankerCompressor(model_name=model, top_n=None, max_length=length, device=settings.device)
     rank = names_of(by_logit(reranked(candidates, compressor)))
     found = {}
     for name, queries in tests.items():
         found[name] = compare(progress(queries, f"{what}: {name}"), {"": rank}).rankings[""]
     return found
+
+
+def _reading_length(folder: Path) -> int:
+    """Return how many tokens a model reads at most, or 512, which is what a compressor gives it."""
+    config = read_config(folder)
+    table = int(config.get("max_position_embeddings") or _READ)
+    # RoBERTa's table begins after the place of the padding token.
+    reserved = int(config.get("pad_token_id") or 0) + 1 if "roberta" in config.get("model_type", "") else 0
+    return min(_READ, table - reserved)
 
 
 class _Outcome(NamedTuple):
@@ -369,7 +394,7 @@ class _Outcome(NamedTuple):
 def _train(
     folder: Path,
     examples: Sequence[Example],
-    watched: list[dict[str, Any]],
+    watched: Sequence[_Watched],
     work: Path,
     settings: Settings,
     progress: Progress[Any],
@@ -378,8 +403,7 @@ def _train(
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
-    from transformers import EarlyStoppingCallback, set_seed
+    from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
     rows = list(_rows(examples, settings, progress))
     set_seed(settings.seed)
@@ -388,7 +412,7 @@ def _train(
         device=settings.device,
         local_files_only=True,
         trust_remote_code=False,
-        max_length=settings.max_length,
+        max_length=min(settings.max_length, _reading_length(folder)),
         model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         activation_fn=torch.nn.Identity(),
     )
@@ -397,6 +421,8 @@ def _train(
     lora = _wants_lora(parameters, device) if settings.lora is None else settings.lora
     if lora:
         _add_adapter(model)
+    if parameters > _BIG:  # activations are computed twice instead of kept
+        model.transformers_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     size = "lora" if lora else "big" if parameters > _BIG else "small"
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.batch_size))
     interval = max(1, steps // _EVALUATIONS)
@@ -408,13 +434,11 @@ def _train(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or _RATES[size],
         lr_scheduler_type="cosine",
-        warmup_steps=0.1,  # a share of the steps
+        warmup_steps=steps // 10,
         weight_decay=0.01,
         max_grad_norm=1.0,
         use_cpu=device == "cpu",
         bf16=_has_bfloat16(device),
-        gradient_checkpointing=parameters > _BIG,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         batch_sampler=_by_length,
         dataloader_pin_memory=device != "cpu",
         eval_strategy="steps",
@@ -423,22 +447,21 @@ def _train(
         save_steps=interval,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_watched_mrr@10",
+        metric_for_best_model=f"eval_{_WATCHED_METRIC}",
         greater_is_better=True,
         logging_steps=interval,
         report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,
     )
     trainer = CrossEncoderTrainer(
         model,
         arguments,
         train_dataset=Dataset.from_list(rows),
         loss=_loss(model, rows, settings),
-        evaluator=CrossEncoderRerankingEvaluator(
-            watched, always_rerank_positives=False, name="watched", write_csv=False, batch_size=32
-        ),
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=_PATIENCE)],
+        evaluator=_watcher(watched, settings.batch_size),
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=_PATIENCE), _bar()],
     )
+    trainer.remove_callback(PrinterCallback)  # it would print into what the command prints
     checkpoint = _last_checkpoint(work)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
@@ -454,13 +477,57 @@ def _train(
         "steps": trainer.state.global_step,
         "best_step": int(best.rsplit("-", 1)[-1]) if best else trainer.state.global_step,
         "watched_mrr@10": [
-            {"step": entry["step"], "value": round(entry["eval_watched_mrr@10"], 4)}
+            {"step": entry["step"], "value": round(entry[f"eval_{_WATCHED_METRIC}"], 4)}
             for entry in trainer.state.log_history
-            if "eval_watched_mrr@10" in entry
+            if f"eval_{_WATCHED_METRIC}" in entry
         ],
         "resumed": checkpoint is not None,
     }
     return _Outcome(model.transformers_model, lora, figures)
+
+
+def _watcher(watched: Sequence[_Watched], batch_size: int) -> Any:
+    """Return sentence-transformers' kind of evaluator: MRR@10 over all samples, scored in one go, misses included."""
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    class Watcher(BaseEvaluator):  # type: ignore[misc]  # untyped
+        primary_metric = _WATCHED_METRIC
+        greater_is_better = True
+
+        def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+            pairs = [(sample.query, text) for sample in watched for text in sample.documents]
+            scores = iter(model.predict(pairs, batch_size=batch_size, show_progress_bar=False).tolist())
+            reciprocal = 0.0
+            for sample in watched:
+                of_text = dict(zip(sample.documents, scores, strict=False))
+                ranking = sorted(sample.documents, key=of_text.__getitem__, reverse=True)
+                reciprocal += reciprocal_rank_at(ranking, sample.right, 10)
+            return {_WATCHED_METRIC: reciprocal / len(watched)}
+
+    return Watcher()
+
+
+def _bar() -> Any:
+    """Return a callback that shows steps and loss on a terminal."""
+    from tqdm import tqdm
+    from transformers import TrainerCallback
+
+    class Bar(TrainerCallback):  # type: ignore[misc]  # untyped
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", disable=not sys.stderr.isatty()
+            )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+            self.bar.set_postfix_str(f"watched MRR@10 {metrics.get(f'eval_{_WATCHED_METRIC}', 0):.3f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
+
+    return Bar()
 
 
 def _rows(examples: Sequence[Example], settings: Settings, progress: Progress[Any]) -> Iterator[Mapping[str, object]]:
@@ -607,7 +674,10 @@ def _merged(folder: Path, network: Any, adapter: Path) -> Any:
     base = AutoModelForSequenceClassification.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     )
-    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    with warnings.catch_warnings():
+        # peft asks transformers by a name that transformers has since given up.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+        return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
 def _mark_known(folder: Path, out: Path, records: Sequence[DiseaseRecord], verdict: Mapping[str, str]) -> None:
