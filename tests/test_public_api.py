@@ -26,7 +26,9 @@ GROUND = {"knowledge_base", "model_files", "score_cache"}
 CLINICAL = {"clinical.lexicon", "clinical.polarity", "clinical.evidence", "clinical.triage"}
 MAY_IMPORT = {
     "knowledge_base": set(),
+    "knowledge_base_check": {"knowledge_base"},
     "model_files": set(),
+    "confidence": set(),
     "score_cache": set(),
     "chat": set(),
     "document_loaders": {"knowledge_base"},
@@ -36,14 +38,22 @@ MAY_IMPORT = {
     "document_compressors": {"score_cache", "cross_encoders"},
     "vectorstores": set(),
     "retrievers": {"clinical.lexicon"},
-    "chains": CLINICAL,
+    "chains": {*CLINICAL, "confidence"},
+    "blending": {"clinical.coverage", "clinical.lexicon"},
     "clinical.lexicon": set(),
     "clinical.coverage": {"clinical.lexicon", "clinical.polarity"},
     "clinical.polarity": {"clinical.lexicon"},
     "clinical.evidence": {"clinical.lexicon", "clinical.polarity"},
     "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
     "evaluation.metrics": set(),
-    "evaluation.compare": {"evaluation.metrics", "knowledge_base"},
+    "evaluation.intervals": set(),
+    "evaluation.compare": {"evaluation.intervals", "evaluation.metrics", "knowledge_base"},
+    "evaluation.stages": {"evaluation.compare"},
+    "evaluation.report": {"evaluation.compare", "evaluation.metrics"},
+    # Training stands on top of what it tunes and measures.
+    "training.calibration": {"confidence", "evaluation.compare", "evaluation.metrics"},
+    "training.examples": {"clinical.lexicon", "clinical.polarity", "knowledge_base", "training.queries"},
+    "training.model_card": set(),
 }
 
 
