@@ -88,6 +88,14 @@ _TEXTS = {
         "sources": "还没有依据。",
         "indexed": "已建立索引:{count} 种疾病 → {path}",
         "you": "您",
+        "tuned": "已保存到 {path};用 --reranker {path} 使用",
+        "calibrated": (
+            "排第一的疾病,校准误差 {ece_before:.3f} → {ece:.3f};所显示的全部疾病 {ece_shown_before:.3f} → "
+            "{ece_shown:.3f}(交叉验证,{queries} 条提问)",
+            "把握低于 {threshold:.3f} 时不作回答:真实提问被拒 {refused_real:.1%},离题的被拒 {off}",
+            "已保存到 {path}",
+        ),
+        "no_off_topic": "未知(文件中没有离题的)",
     },
     "en": {
         "columns": ("#", "Disease", "Relevance (uncalibrated)", "Recall rank", "Department", "Fits"),
@@ -100,6 +108,15 @@ _TEXTS = {
         "sources": "No sources yet.",
         "indexed": "Indexed {count} diseases → {path}",
         "you": "You",
+        "tuned": "Saved to {path}; --reranker {path} uses it",
+        "calibrated": (
+            "Calibration error of the disease ranked first: {ece_before:.3f} → {ece:.3f}, of all shown: "
+            "{ece_shown_before:.3f} → {ece_shown:.3f} (cross-validated, {queries} queries)",
+            "Nothing is said below a chance of {threshold:.3f}: {refused_real:.1%} of the real queries are refused, of "
+            "the off-topic ones {off}",
+            "Saved to {path}",
+        ),
+        "no_off_topic": "unknown, there are none in the file",
     },
 }
 
@@ -431,9 +448,10 @@ def finetune_command(
         bool | None,
         typer.Option(help="Low-rank adapters. Default: where memory is short.", show_default=False),
     ] = None,
-    eval_queries: Annotated[int, typer.Option(min=1, help="Queries in each part of the report.")] = 200,
+    eval_queries: Annotated[int, typer.Option(min=1, help="Queries in each part of the report.")] = 120,
     seed: Annotated[int, typer.Option(help="Of every choice.")] = 20261126,
     device: Device = None,
+    lang: Language = Lang.zh,
     as_json: AsJSON = False,
 ) -> None:
     """Tune a reranker to a knowledge base, and report whether that helped. 微调。."""
@@ -469,9 +487,9 @@ def finetune_command(
     if as_json:
         print(json.dumps(report, ensure_ascii=False))  # noqa: T201
         return
-    for line in verdict_lines(report):
+    for line in verdict_lines(report, lang.value):
         out.print(line, soft_wrap=True, highlight=False)
-    out.print(f"saved to {save_to}; --reranker {save_to} uses it", soft_wrap=True)
+    out.print(str(_TEXTS[lang.value]["tuned"]).format(path=save_to), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -495,6 +513,7 @@ def calibrate(
     ] = None,
     device: Device = None,
     dtype: DTypeName = "auto",
+    lang: Language = Lang.zh,
     as_json: AsJSON = False,
 ) -> None:
     """Fit what the scores mean on this knowledge base: a confidence, and when to say nothing. 校准。."""
@@ -533,20 +552,12 @@ def calibrate(
         shown = {"path": str(path), "method": method.value, "threshold": calibration.threshold, **figures}
         print(json.dumps(shown, ensure_ascii=False))  # noqa: T201
         return
-    out.print(
-        f"calibration error of the first disease: {figures['ece_before']:.3f} → {figures['ece']:.3f}, of all shown: "
-        f"{figures['ece_shown_before']:.3f} → {figures['ece_shown']:.3f} "
-        f"(cross-validated, {figures['queries']} queries)",
-        soft_wrap=True,
-    )
+    texts = _TEXTS[lang.value]
     off_topic = figures["refused_off_topic"]
-    refused = "unknown: there are none in the file" if off_topic is None else f"{off_topic:.1%}"
-    out.print(
-        f"nothing is said below a confidence of {calibration.threshold:.3f}: refuses {figures['refused_real']:.1%} of "
-        f"the real queries; of the off-topic ones {refused}",
-        soft_wrap=True,
-    )
-    out.print(f"saved to {path}", soft_wrap=True)
+    shown = {"threshold": calibration.threshold, "path": path, **figures}
+    shown["off"] = texts["no_off_topic"] if off_topic is None else f"{off_topic:.1%}"
+    for line in texts["calibrated"]:
+        out.print(line.format(**shown), soft_wrap=True, highlight=False)
 
 
 def main() -> None:

@@ -144,6 +144,8 @@ def test_evaluate_prints_every_stage_beside_another_reranker_and_what_the_knowle
 def test_a_calibration_beside_the_index_is_used_until_the_knowledge_base_changes(
     small_kb: Path, tmp_path: Path
 ) -> None:
+    # Like the queries that it is fitted on; of others it may be unsure, and say nothing.
+    asked = "腹泻，呕吐，腹痛，发热怎么办"
     index, queries, changed = tmp_path / "index", tmp_path / "queries.jsonl", tmp_path / "kb.jsonl"
     lines = [
         {"query": f"{record['symptoms'].replace('、', joint)}{end}", "relevant": [record["disease"]]}
@@ -159,11 +161,11 @@ def test_a_calibration_beside_the_index_is_used_until_the_knowledge_base_changes
     assert figures["path"] == str(index / "calibration.json")
     assert (figures["queries"], figures["off_topic"]) == (54, 3)
     assert figures["refused_real"] <= 0.05
-    report = json.loads(run("ask", "拉肚子 还吐", "--index", str(index), "--json").stdout)
+    report = json.loads(run("ask", asked, "--index", str(index), "--json").stdout)
     assert [result["confidence_calibrated"] for result in report["results"]] == [True] * len(report["results"])
     assert report["results"][0]["confidence"] > max(result["confidence"] for result in report["results"][1:])
     changed.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS[:-1]), "utf-8")
-    done = run("ask", "拉肚子 还吐", "--kb", str(changed), "--index", str(index), "--json")
+    done = run("ask", asked, "--kb", str(changed), "--index", str(index), "--json")
     assert "the knowledge base has changed" in done.stderr
     assert not any(result["confidence_calibrated"] for result in json.loads(done.stdout)["results"])
 

@@ -91,7 +91,7 @@ class Settings:
     """Train low-rank adapters and merge them; `None` does where the whole would not fit into memory."""
     test_share: float = 0.2
     dev_share: float = 0.1
-    eval_queries: int = 200
+    eval_queries: int = 120
     """Queries that the report measures on, for diseases trained on and for those not; progress is watched on at
     most 80 and at most as many."""
     seed: int = 20261126
@@ -268,14 +268,15 @@ def _own_queries(materials: Materials, split: _Split) -> tuple[list[Asked], dict
 def _synthetic(
     materials: Materials, diseases: Iterable[str], wordings: SymptomLexicon, count: int, rng: random.Random
 ) -> list[JudgedQuery]:
-    """Return `count` queries or a few more, the same number about each disease, with their place as line."""
+    """Return `count` queries, about each disease as many as about any other, with their place as line."""
     writer = QueryWriter(materials.records, wordings, rng)
-    chosen = [record for record in materials.records if record.disease in set(diseases)]
+    names = set(diseases)
+    chosen = [record for record in materials.records if record.disease in names]
     rounds = -(-count // len(chosen))
     made = [(record, writer.write(record, english=i % 7 == 6)) for i in range(rounds) for record in chosen]
     return [
         JudgedQuery(line, text, frozenset({record.disease}), frozenset(), ())
-        for line, (record, text) in enumerate(made[: max(count, len(chosen))], start=1)
+        for line, (record, text) in enumerate(made[:count], start=1)
     ]
 
 
@@ -289,13 +290,12 @@ def _tests(
 ) -> dict[str, list[JudgedQuery]]:
     """Return what is measured on: diseases not trained on, diseases trained on, and the user's own queries."""
     count = settings.eval_queries
-    tests = {
-        "unseen": _synthetic(materials, split.test, wordings, count, rng)[:count],
-        "seen": _synthetic(
-            materials, rng.sample(sorted(split.train), min(count, len(split.train))), wordings, count, rng
-        )[:count],
+    known = rng.sample(sorted(split.train), min(count, len(split.train)))
+    return {
+        "unseen": _synthetic(materials, split.test, wordings, count, rng),
+        "seen": _synthetic(materials, known, wordings, count, rng),
+        "own": own["test"][:count],
     }
-    return {**tests, "own": own["test"][:count]}
 
 
 def _examples(

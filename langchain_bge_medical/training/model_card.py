@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-_SAID = {
-    "better": "better than {other}",
-    "worse": "WORSE than {other}",
-    "no difference shown": "not shown to be better than {other}",
-    "too few queries": "not measured on enough queries to be compared with {other}",
+Lang = Literal["zh", "en"]
+
+_SAID: Mapping[Lang, Mapping[str, str]] = {
+    "en": {
+        "better": "better than {other}",
+        "worse": "WORSE than {other}",
+        "no difference shown": "not shown to be better than {other}",
+        "too few queries": "not measured on enough queries to be compared with {other}",
+        "base": "its base",
+        "recall": "recall without reranking",
+        "own": "your own queries about",
+        "unseen": "synthetic queries about",
+        "line": "The tuned model is {said}: MRR@10 {before:.3f} → {after:.3f}, difference {mean:+.3f} "
+        "[{low:+.3f}, {high:+.3f}], {n} {queries} {units} diseases not trained on.",
+    },
+    "zh": {
+        "better": "优于{other}",
+        "worse": "不如{other}",
+        "no difference shown": "未显示优于{other}",
+        "too few queries": "提问太少,无法与{other}比较",
+        "base": "原模型",
+        "recall": "不重排的召回",
+        "own": "自有提问",
+        "unseen": "合成提问",
+        "line": "微调后的模型{said}:MRR@10 {before:.3f} → {after:.3f},差值 {mean:+.3f} [{low:+.3f}, {high:+.3f}],"
+        "{queries} {n} 条,涉及 {units} 种未参与训练的疾病。",
+    },
 }
 
 
-def verdict_lines(report: Mapping[str, Any]) -> list[str]:
+def verdict_lines(report: Mapping[str, Any], lang: Lang = "en") -> list[str]:
     """Return the verdict as sentences, with the figures that it rests on."""
-    part = report["parts"][report["verdict"]["judged_on"]]
-    where = {"own": "your own queries about", "unseen": "synthetic queries about"}[report["verdict"]["judged_on"]]
+    texts, judged_on = _SAID[lang], report["verdict"]["judged_on"]
+    part = report["parts"][judged_on]
     lines = []
-    for before, other in (("base", "its base"), ("recall", "recall without reranking")):
+    for before in ("base", "recall"):
         gain = part["differences"][f"tuned - {before}"]["mrr@10"]
-        said = _SAID[gain["verdict"]].format(other=other)
         lines.append(
-            f"The tuned model is {said}: MRR@10 {part['stages'][before]['mrr@10']:.3f} → "
-            f"{part['stages']['tuned']['mrr@10']:.3f}, difference {gain['mean']:+.3f} "
-            f"[{gain['low']:+.3f}, {gain['high']:+.3f}], {part['n']} {where} {gain['units']} diseases not trained on."
+            texts["line"].format(
+                said=texts[gain["verdict"]].format(other=texts[before]),
+                before=part["stages"][before]["mrr@10"],
+                after=part["stages"]["tuned"]["mrr@10"],
+                n=part["n"],
+                queries=texts[judged_on],
+                **{name: gain[name] for name in ("mean", "low", "high", "units")},
+            )
         )
     return lines
 
