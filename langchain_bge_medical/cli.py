@@ -495,8 +495,8 @@ def finetune_command(
 @app.command()
 def calibrate(
     queries: Annotated[
-        Path,
-        typer.Option("--queries", help='JSON Lines of {"query", "relevant"} that the reranker was not trained on.'),
+        list[Path],
+        typer.Option(help='JSON Lines of {"query", "relevant"} that the reranker was not trained on. May be repeated.'),
     ],
     kb: KB = None,
     index: Index = None,
@@ -525,12 +525,15 @@ def calibrate(
 
     if save_as is None and index is None:
         raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
-    labelled = read_queries(queries)
-    if trained := trained_on(model_folder(reranker, kind="reranker"), labelled):
-        raise UserError(
-            f"the reranker was tuned on {len(trained)} of these queries (line {trained[0]} is the first); a confidence "
-            f"fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
-        )
+    labelled = []
+    for file in queries:
+        read = read_queries(file)
+        labelled += read
+        if trained := trained_on(model_folder(reranker, kind="reranker"), read):
+            raise UserError(
+                f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
+                f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
+            )
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = NameIndex(document.metadata for document in parts.documents)
     calibration = fit(
