@@ -10,15 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_bge_medical.blending import Blend
     from langchain_bge_medical.chains import build_answer_chain
     from langchain_bge_medical.chat import ChatSession
     from langchain_bge_medical.clinical.coverage import SymptomCoverage
+    from langchain_bge_medical.confidence import Calibration, CalibrationError
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.knowledge_base import DiseaseRecord, KnowledgeBaseError
-    from langchain_bge_medical.model_files import ModelNotFoundError, bundled_knowledge_base
+    from langchain_bge_medical.model_files import (
+        ModelNotFoundError,
+        bundled_calibration,
+        bundled_knowledge_base,
+    )
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever
     from langchain_bge_medical.score_cache import ScoreCache
     from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index
@@ -28,6 +34,9 @@ _HOME = {
     "BGEEmbeddings": "embeddings",
     "BGERerankRetriever": "retrievers",
     "BGERerankerCompressor": "document_compressors",
+    "Blend": "blending",
+    "Calibration": "confidence",
+    "CalibrationError": "confidence",
     "ChatSession": "chat",
     "DiseaseRecord": "knowledge_base",
     "IndexMismatchError": "vectorstores",
@@ -39,6 +48,7 @@ _HOME = {
     "build_answer_chain": "chains",
     "build_hybrid_retriever": "retrievers",
     "build_index": "vectorstores",
+    "bundled_calibration": "model_files",
     "bundled_knowledge_base": "model_files",
     "load_index": "vectorstores",
 }
@@ -48,6 +58,9 @@ __all__ = [
     "BGEEmbeddings",
     "BGERerankRetriever",
     "BGERerankerCompressor",
+    "Blend",
+    "Calibration",
+    "CalibrationError",
     "ChatSession",
     "DiseaseRecord",
     "IndexMismatchError",
@@ -60,6 +73,7 @@ __all__ = [
     "build_answer_chain",
     "build_hybrid_retriever",
     "build_index",
+    "bundled_calibration",
     "bundled_knowledge_base",
     "load_index",
 ]

@@ -19,6 +19,7 @@ from langchain_bge_medical.clinical.evidence import with_evidence
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
+from langchain_bge_medical.confidence import Calibration
 
 Lang = Literal["zh", "en"]
 
@@ -68,6 +69,7 @@ def build_answer_chain(
     lang: Lang = "zh",
     red_flags: RedFlags | None = None,
     lexicon: SymptomLexicon | None = None,
+    calibration: Calibration | None = None,
 ) -> Runnable[str | dict[str, Any], dict[str, Any]]:
     """Put a retriever and a chat model together into a chain that answers a patient.
 
@@ -86,6 +88,7 @@ def build_answer_chain(
         lang: Language of the prompt and of all fixed text.
         red_flags: The rules; `None` takes the bundled ones.
         lexicon: The terms that evidence is looked for with; `None` takes the bundled ones.
+        calibration: Puts `metadata["confidence"]` on the documents, and decides when to say nothing.
 
     Returns:
         The chain.
@@ -95,9 +98,9 @@ def build_answer_chain(
 
     def annotate(inputs: dict[str, Any]) -> list[Document]:
         query, candidates = inputs["query"], inputs["candidates"]
-        if no_reliable_match(query, candidates, terms):
+        if no_reliable_match(query, candidates, terms, calibration):
             return []
-        return with_evidence(candidates, query, terms)
+        return with_confidence(with_evidence(candidates, query, terms), query, terms, calibration)
 
     def preface(inputs: Mapping[str, Any]) -> str:
         return triage_text(flags.triage(inputs["query"], lang=lang), lang)
@@ -140,16 +143,43 @@ def build_answer_chain(
     return chain.pick(["query", "documents", "answer"]).with_config(run_name="bge_medical_answer")
 
 
-def no_reliable_match(query: str, documents: Sequence[Document], lexicon: SymptomLexicon) -> bool:
-    """Return whether it is better to say nothing: no finding in the query and no document scored to fit.
+def no_reliable_match(
+    query: str, documents: Sequence[Document], lexicon: SymptomLexicon, calibration: Calibration | None = None
+) -> bool:
+    """Return whether it is better to say nothing.
 
-    A first, uncalibrated rule: the lexicon finds nothing that the patient affirms, and the best
-    `relevance_score` is below 0.5. Documents without that score are taken to fit.
+    With a calibration: the chance that any document is right stays below its threshold. Without one a simple
+    rule: the lexicon finds nothing that the patient affirms, and the best `relevance_score` is below 0.5.
+    Documents without a score are taken to fit.
     """
-    if any(finding.status in ("present", "possible") for finding in findings(query, lexicon)):
+    understood = has_findings(query, lexicon)
+    if calibration is not None:
+        return calibration.abstains(documents, findings=understood)
+    if understood:
         return not documents
     scores = [document.metadata.get("relevance_score") for document in documents]
     return all(score is not None and score < _RELIABLE for score in scores)
+
+
+def has_findings(query: str, lexicon: SymptomLexicon) -> bool:
+    """Return whether the lexicon knows any symptom that the query affirms."""
+    return any(finding.status in ("present", "possible") for finding in findings(query, lexicon))
+
+
+def with_confidence(
+    documents: Sequence[Document], query: str, lexicon: SymptomLexicon, calibration: Calibration | None
+) -> list[Document]:
+    """Return copies of reranked documents with `metadata["confidence"]`; unchanged without a calibration.
+
+    It is the chance, in [0, 1], that the document is a right one; `None` where the model gave no logit.
+    """
+    if calibration is None:
+        return list(documents)
+    confidences = calibration.confidences(documents, findings=has_findings(query, lexicon))
+    return [
+        document.model_copy(update={"metadata": {**document.metadata, "confidence": confidence}})
+        for document, confidence in zip(documents, confidences, strict=True)
+    ]
 
 
 def numbered_records(documents: Sequence[Document], lang: Lang = "zh") -> str:

@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -20,18 +20,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from langchain_bge_medical.knowledge_base import KnowledgeBaseError
-from langchain_bge_medical.model_files import BUNDLED, bundled_knowledge_base
+from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base, model_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from langchain_community.vectorstores import FAISS
     from langchain_core.documents import Document
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+    from langchain_bge_medical.confidence import Calibration
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
+    from langchain_bge_medical.document_loaders import MedicalKBLoader
     from langchain_bge_medical.retrievers import BGERerankRetriever
     from langchain_bge_medical.serving.scheduler import ScoringEngine
 
@@ -43,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out, err = Console(), Console(stderr=True)
+T = TypeVar("T")
 
 
 class Search(str, Enum):
@@ -59,6 +60,22 @@ class Lang(str, Enum):
     en = "en"
 
 
+class Loss(str, Enum):
+    """What a reranker is tuned with."""
+
+    bce = "bce"
+    listwise = "listwise"
+    mse = "mse"
+    margin_mse = "margin-mse"
+
+
+class Fit(str, Enum):
+    """How scores become a confidence."""
+
+    platt = "platt"
+    isotonic = "isotonic"
+
+
 class UserError(Exception):
     """A mistake of the user's, shown as one line; exit code 2."""
 
@@ -66,15 +83,25 @@ class UserError(Exception):
 _TEXTS = {
     "zh": {
         "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状"),
+        "confidence": "置信度",
         "bundled": "使用随包附带的小模型(仅在本项目自带知识库上训练),仅供演示;正式使用请换用 BAAI/bge-reranker-v2-m3。",
         "abstained": "没有可靠匹配。",
         "chat": "请描述症状。补充的话会与前面的合并;/new 重新开始,/sources 查看依据,/quit 退出。",
         "sources": "还没有依据。",
         "indexed": "已建立索引:{count} 种疾病 → {path}",
         "you": "您",
+        "tuned": "已保存到 {path};用 --reranker {path} 使用",
+        "calibrated": (
+            "排第一的疾病,校准误差 {ece_before:.3f} → {ece:.3f};所显示的全部疾病 {ece_shown_before:.3f} → "
+            "{ece_shown:.3f}(交叉验证,{queries} 条提问)",
+            "把握低于 {threshold:.3f} 时不作回答:真实提问被拒 {refused_real:.1%},离题的被拒 {off}",
+            "已保存到 {path}",
+        ),
+        "no_off_topic": "未知(文件中没有离题的)",
     },
     "en": {
         "columns": ("#", "Disease", "Relevance (uncalibrated)", "Recall rank", "Department", "Fits"),
+        "confidence": "Confidence",
         "bundled": "Using the small bundled model, trained on this project's own knowledge base, for demonstration; "
         "use BAAI/bge-reranker-v2-m3 in earnest.",
         "abstained": "No reliable match.",
@@ -83,6 +110,15 @@ _TEXTS = {
         "sources": "No sources yet.",
         "indexed": "Indexed {count} diseases → {path}",
         "you": "You",
+        "tuned": "Saved to {path}; --reranker {path} uses it",
+        "calibrated": (
+            "Calibration error of the disease ranked first: {ece_before:.3f} → {ece:.3f}, of all shown: "
+            "{ece_shown_before:.3f} → {ece_shown:.3f} (cross-validated, {queries} queries)",
+            "Nothing is said below a chance of {threshold:.3f}: {refused_real:.1%} of the real queries are refused, of "
+            "the off-topic ones {off}",
+            "Saved to {path}",
+        ),
+        "no_off_topic": "unknown, there are none in the file",
     },
 }
 
@@ -132,6 +168,7 @@ class Parts:
     retriever: BGERerankRetriever
     lexicon: SymptomLexicon
     model: dict[str, Any]
+    calibration: Calibration | None = None
 
 
 @app.command()
@@ -159,7 +196,13 @@ def ask(
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
-    chain = build_answer_chain(parts.retriever, _chat_model(llm, llm_base_url), lang=lang.value, lexicon=parts.lexicon)
+    chain = build_answer_chain(
+        parts.retriever,
+        _chat_model(llm, llm_base_url),
+        lang=lang.value,
+        lexicon=parts.lexicon,
+        calibration=parts.calibration,
+    )
     watch = _stopwatch()
     started = time.perf_counter()
     answer = chain.invoke(query, config={"callbacks": [watch]})
@@ -208,7 +251,13 @@ def chat(
 
     texts = _TEXTS[lang.value]
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
-    chain = build_answer_chain(parts.retriever, _chat_model(llm, llm_base_url), lang=lang.value, lexicon=parts.lexicon)
+    chain = build_answer_chain(
+        parts.retriever,
+        _chat_model(llm, llm_base_url),
+        lang=lang.value,
+        lexicon=parts.lexicon,
+        calibration=parts.calibration,
+    )
     session = ChatSession(chain)
     _show_model(parts.model, lang)
     out.print(str(texts["chat"]))
@@ -231,21 +280,52 @@ def chat(
 
 @app.command("index")
 def index_command(
-    index: Annotated[Path, typer.Option("--index", help="Folder to write.")],
+    index: Annotated[Path | None, typer.Option("--index", help="Folder to write.", show_default=False)] = None,
     kb: KB = None,
     embeddings: EmbeddingsName = BUNDLED,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look for problems in the knowledge base, and write nothing.")
+    ] = False,
     device: Device = None,
     lang: Language = Lang.zh,
+    as_json: AsJSON = False,
 ) -> None:
-    """Embed a knowledge base into an index; texts that are in it already are not embedded again. 建立索引。."""
+    """Embed a knowledge base into an index, or check it; texts that are there are kept. 建立索引,检查知识库。."""
     from langchain_bge_medical.document_loaders import MedicalKBLoader
+
+    loader = MedicalKBLoader(kb or bundled_knowledge_base())
+    if check:
+        _check(loader, as_json)
+        return
+    if index is None:
+        raise UserError("--index FOLDER says where the index goes; --check looks at the knowledge base alone")
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.vectorstores import build_index
 
-    model = BGEEmbeddings(embeddings, device=device)
-    loader = MedicalKBLoader(kb or bundled_knowledge_base())
-    store = build_index(_counted(loader.lazy_load(), "embedding"), model, index)
+    store = build_index(_counted(loader.lazy_load(), "embedding"), BGEEmbeddings(embeddings, device=device), index)
+    if as_json:
+        print(json.dumps({"index": str(index), "records": store.index.ntotal}, ensure_ascii=False))  # noqa: T201
+        return
     out.print(str(_TEXTS[lang.value]["indexed"]).format(count=store.index.ntotal, path=index), soft_wrap=True)
+
+
+def _check(loader: MedicalKBLoader, as_json: bool) -> None:
+    """List what is wrong with a knowledge base; exit code 1 if something keeps records from being loaded."""
+    from langchain_bge_medical.clinical.lexicon import default_lexicon
+    from langchain_bge_medical.knowledge_base_check import check_records
+
+    report = check_records(_counted(loader.lazy_attempts(), "checking"), terms=default_lexicon().entries)
+    summary = report.as_json()
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False))  # noqa: T201
+    else:
+        for problem in report.problems:
+            where = " ".join(filter(None, (problem.place, problem.disease, problem.field)))
+            out.print(f"{problem.level}: {escape(where)}: {escape(problem.message)}", soft_wrap=True, highlight=False)
+        known = "" if report.known_symptoms is None else f", {report.known_symptoms:.0%} of symptoms are in the lexicon"
+        out.print(f"{summary['records']} records, {summary['errors']} errors, {summary['warnings']} warnings{known}")
+    if summary["errors"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -335,7 +415,7 @@ def serve(
 @app.command()
 def evaluate(
     queries: Annotated[
-        Path, typer.Option("--queries", help='JSON Lines of {"query", "relevant", "irrelevant"?, "triage"?}.')
+        Path, typer.Option("--queries", help='JSON Lines of {"query", "relevant", "irrelevant"?, "triage"?, "tags"?}.')
     ],
     kb: KB = None,
     index: Index = None,
@@ -343,53 +423,230 @@ def evaluate(
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
     fetch_k: FetchK = 50,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="Another reranker to put beside it: hub name, folder, or 'bundled'. May be repeated."),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page with plots and the queries that got worse, in their words."),
+    ] = None,
     device: Device = None,
     dtype: DTypeName = "auto",
+    lang: Language = Lang.zh,
     as_json: AsJSON = False,
 ) -> None:
     """Measure recall and reranking on labelled queries, side by side. 评测。."""
-    from langchain_bge_medical.chains import no_reliable_match
+    from langchain_bge_medical.chains import no_reliable_match, with_confidence
     from langchain_bge_medical.clinical.triage import default_red_flags
-    from langchain_bge_medical.evaluation.compare import (
-        NameIndex,
-        QueryFileError,
-        abstention,
-        compare_stages,
-        read_queries,
-        triage_accuracy,
-    )
+    from langchain_bge_medical.evaluation import compare as comparing
+    from langchain_bge_medical.evaluation import stages as staging
+    from langchain_bge_medical.evaluation.report import guard_lines, html_report
 
-    try:
-        labelled = read_queries(queries)
-    except (QueryFileError, FileNotFoundError) as error:
-        raise UserError(str(error)) from None
+    labelled = comparing.read_queries(queries)
+    if page is not None and not page.parent.is_dir():
+        raise UserError(f"--html {page}: there is no folder {page.parent}")
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
-    names = NameIndex(document.metadata for document in parts.documents)
-    flags = default_red_flags()
-    found: dict[str, list[Document]] = {}
-
-    def reranked(query: str) -> list[Document]:
-        if query not in found:
-            found[query] = parts.retriever.invoke(query)
-        return found[query]
-
-    def abstains(query: str) -> bool:
-        return no_reliable_match(query, reranked(query), parts.lexicon)
-
-    report = compare_stages(labelled, _stages(parts, fetch_k, reranked), names)
-    report = {
-        "n": report["n"],
-        "model": parts.model,
-        "stages": report["stages"],
-        "abstention": abstention(labelled, abstains),
-        "triage": triage_accuracy(labelled, lambda query: flags.triage(query).level),
-        "pairwise": report["pairwise"],
-        "missing_from_kb": report["missing_from_kb"],
+    names = comparing.NameIndex(document.metadata for document in parts.documents)
+    candidates = staging.recalled(parts.recall, fetch_k)
+    found = {reranker: staging.reranked(candidates, parts.compressor)}
+    for name in compare or ():
+        found[name] = staging.reranked(candidates, _compressor(name, None, device, dtype))
+    stages = _first_stages(parts, fetch_k)
+    for name, find in found.items():
+        suffix = "" if name == reranker else f" {name}"
+        stages |= {f"rerank{suffix}": staging.by_logit(find), f"blend{suffix}": find}
+    judged, missing = comparing.judged(labelled, names)
+    comparison = comparing.compare(
+        _counted(judged, "evaluating"), {stage: staging.names_of(find) for stage, find in stages.items()}
+    )
+    first = search.value
+    later = [stage for stage in stages if stage.startswith(("rerank", "blend"))]
+    departments = {
+        document.metadata["disease"]: document.metadata.get("department", "") for document in parts.documents
     }
+    flags = default_red_flags()
+    reranked = found[reranker]
+    measured = None
+    if parts.calibration is not None:
+        measured = comparing.calibration_of(
+            judged,
+            lambda query: _first(with_confidence(reranked(query)[:1], query, parts.lexicon, parts.calibration)),
+        )
+    guard = comparing.no_rerank_guard(comparison, first, later)
+    report = {
+        "n": len(judged),
+        "model": parts.model,
+        "stages": comparison.table(),
+        "intervals": comparison.intervals(),
+        "guard": guard,
+        "abstention": comparing.abstention(
+            labelled, lambda query: no_reliable_match(query, reranked(query), parts.lexicon, parts.calibration)
+        ),
+        "triage": comparing.triage_accuracy(labelled, lambda query: flags.triage(query).level),
+        "pairwise": comparison.pairwise(),
+        "departments": comparison.parts(comparing.departments_of(departments)),
+        "tags": comparison.parts(lambda query: query.tags),
+        "calibration": None if measured is None else measured.as_json(),
+        "worse": {"from": first, "stage": "blend", "queries": comparison.worse(first, "blend")},
+        "missing_from_kb": missing,
+    }
+    if page is not None:
+        words = {query.line: query.query for query in labelled}
+        page.write_text(
+            html_report(
+                report, comparison, words=words, calibration=measured.bins if measured else (), lang=lang.value
+            ),
+            "utf-8",
+        )
     if as_json:
         print(json.dumps(report, ensure_ascii=False))  # noqa: T201
         return
     _show_evaluation(report)
+    for line in guard_lines(guard, lang.value):
+        out.print(line, soft_wrap=True, highlight=False)
+
+
+@app.command("finetune")
+def finetune_command(
+    save_to: Annotated[Path, typer.Option("--out", help="Folder for the tuned model; a cut-short run goes on there.")],
+    kb: KB = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help='Own queries, JSON Lines of {"query", "relevant", "irrelevant"?}.', show_default=False),
+    ] = None,
+    keep_out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Query file for evaluation: nothing close to it is trained on. May be repeated."),
+    ] = None,
+    reranker: Annotated[str, typer.Option(help="What to start from: hub name, folder, or 'bundled'.")] = BUNDLED,
+    embeddings: EmbeddingsName = BUNDLED,
+    loss: Annotated[Loss, typer.Option(help="mse and margin-mse learn from --teacher.")] = Loss.bce,
+    teacher: Annotated[str | None, typer.Option(help="A bigger reranker to learn from.", show_default=False)] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the examples.")] = 2.0,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of passes.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs in a step; queries, for listwise.")] = 32,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: what fits the model's size.", show_default=False)
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=16, help="Tokens of a pair in training.")] = 256,
+    lora: Annotated[
+        bool | None,
+        typer.Option(help="Low-rank adapters. Default: where memory is short.", show_default=False),
+    ] = None,
+    eval_queries: Annotated[int, typer.Option(min=1, help="Queries in each part of the report.")] = 120,
+    seed: Annotated[int, typer.Option(help="Of every choice.")] = 20261126,
+    device: Device = None,
+    lang: Language = Lang.zh,
+    as_json: AsJSON = False,
+) -> None:
+    """Tune a reranker to a knowledge base, and report whether that helped. 微调。."""
+    from langchain_bge_medical.clinical.lexicon import default_lexicon
+    from langchain_bge_medical.document_loaders import MedicalKBLoader
+    from langchain_bge_medical.embeddings import BGEEmbeddings
+    from langchain_bge_medical.evaluation.compare import read_queries
+    from langchain_bge_medical.training.finetune import Materials, Settings, finetune
+    from langchain_bge_medical.training.model_card import verdict_lines
+    from langchain_bge_medical.vectorstores import build_index, stored_documents
+
+    settings = Settings(
+        loss=loss.value,
+        teacher=teacher,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_length=max_length,
+        lora=lora,
+        eval_queries=eval_queries,
+        seed=seed,
+        device=device,
+    )
+    own = read_queries(queries) if queries else []
+    kept_out = [query.query for file in keep_out or () for query in read_queries(file)]
+    model = BGEEmbeddings(embeddings, device=device)
+    loader = MedicalKBLoader(kb or bundled_knowledge_base())
+    records = list(loader.lazy_records())
+    store = build_index(_counted(loader.lazy_load(), "embedding"), model)
+    materials = Materials(records, stored_documents(store), store, model, default_lexicon(), own, kept_out)
+    report = finetune(reranker, materials, save_to, settings, _counted)
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        return
+    for line in verdict_lines(report, lang.value):
+        out.print(line, soft_wrap=True, highlight=False)
+    out.print(str(_TEXTS[lang.value]["tuned"]).format(path=save_to), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def calibrate(
+    queries: Annotated[
+        list[Path],
+        typer.Option(help='JSON Lines of {"query", "relevant"} that the reranker was not trained on. May be repeated.'),
+    ],
+    kb: KB = None,
+    index: Index = None,
+    reranker: Reranker = BUNDLED,
+    embeddings: EmbeddingsName = BUNDLED,
+    search: SearchMode = Search.hybrid,
+    fetch_k: FetchK = 50,
+    method: Annotated[Fit, typer.Option(help="A sigmoid, or steps; steps want a few hundred queries.")] = Fit.platt,
+    false_refusal_rate: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of real queries that may be answered with nothing.")
+    ] = 0.05,
+    save_as: Annotated[
+        Path | None, typer.Option("--out", help="File to write. Default: in the folder of --index.", show_default=False)
+    ] = None,
+    device: Device = None,
+    dtype: DTypeName = "auto",
+    lang: Language = Lang.zh,
+    as_json: AsJSON = False,
+) -> None:
+    """Fit what the scores mean on this knowledge base: a confidence, and when to say nothing. 校准。."""
+    from langchain_bge_medical.chains import has_findings
+    from langchain_bge_medical.confidence import CALIBRATION_FILE, digest_of
+    from langchain_bge_medical.evaluation.compare import NameIndex, read_queries
+    from langchain_bge_medical.training.calibration import fit, observe
+    from langchain_bge_medical.training.finetune import trained_on
+
+    if save_as is None and index is None:
+        raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
+    labelled = []
+    for file in queries:
+        read = read_queries(file)
+        labelled += read
+        if trained := trained_on(model_folder(reranker, kind="reranker"), read):
+            raise UserError(
+                f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
+                f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
+            )
+    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
+    names = NameIndex(document.metadata for document in parts.documents)
+    calibration = fit(
+        observe(
+            _counted(labelled, "reranking"),
+            parts.retriever.invoke,
+            names,
+            lambda query: has_findings(query, parts.lexicon),
+        ),
+        method=method.value,
+        false_refusal_rate=false_refusal_rate,
+        reranker=_identity(reranker),
+        knowledge_base=digest_of(parts.documents),
+    )
+    path = save_as or (index or Path()) / CALIBRATION_FILE
+    calibration.save(path)
+    figures = calibration.figures
+    if as_json:
+        shown = {"path": str(path), "method": method.value, "threshold": calibration.threshold, **figures}
+        print(json.dumps(shown, ensure_ascii=False))  # noqa: T201
+        return
+    texts = _TEXTS[lang.value]
+    off_topic = figures["refused_off_topic"]
+    shown = {"threshold": calibration.threshold, "path": path, **figures}
+    shown["off"] = texts["no_off_topic"] if off_topic is None else f"{off_topic:.1%}"
+    for line in texts["calibrated"]:
+        out.print(line.format(**shown), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -478,8 +735,10 @@ def benchmark(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    from langchain_bge_medical.confidence import CalibrationError
     from langchain_bge_medical.evaluation.compare import QueryFileError
     from langchain_bge_medical.model_files import ModelNotFoundError
+    from langchain_bge_medical.training.finetune import FinetuneError
     from langchain_bge_medical.vectorstores import IndexMismatchError
 
     # Bars over weights of a few megabytes, and a network that nobody asked for.
@@ -487,6 +746,8 @@ def main() -> None:
     _quiet_transformers()
     mistakes = (
         UserError,
+        CalibrationError,
+        FinetuneError,
         KnowledgeBaseError,
         IndexMismatchError,
         ModelNotFoundError,
@@ -513,23 +774,12 @@ def _assemble(
     engine: ScoringEngine | None = None,
 ) -> Parts:
     """Put the two stages together; progress is shown for what may take more than two seconds."""
-    from pydantic import ValidationError
-
-    from langchain_bge_medical.clinical.coverage import SymptomCoverage
     from langchain_bge_medical.clinical.lexicon import default_lexicon
-    from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
     from langchain_bge_medical.vectorstores import stored_documents
 
-    model_settings: dict[str, Any] = {"model_name": reranker, "device": device, "dtype": dtype}
-    if engine is not None:
-        model_settings = {"engine": engine}
-    try:
-        compressor = BGERerankerCompressor(**model_settings, top_n=top_n, adjust=SymptomCoverage())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
+    compressor = _compressor(reranker, top_n, device, dtype, engine)
     model = BGEEmbeddings(embeddings, device=device)
     store = _store(kb, index, model)
     documents = stored_documents(store)
@@ -541,7 +791,53 @@ def _assemble(
         recall = store.as_retriever(search_kwargs={"k": fetch_k})
     retriever = BGERerankRetriever(base_retriever=recall, compressor=compressor, fetch_k=fetch_k, k=top_n or fetch_k)
     names = {"reranker": reranker, "embeddings": embeddings, "bundled": BUNDLED in (reranker, embeddings)}
-    return Parts(documents, store, recall, compressor, retriever, lexicon, names)
+    calibration = _calibration(index, reranker, documents)
+    return Parts(documents, store, recall, compressor, retriever, lexicon, names, calibration)
+
+
+def _calibration(index: Path | None, reranker: str, documents: list[Document]) -> Calibration | None:
+    """Return the calibration beside the index, or the bundled one, if it holds for this model and knowledge base."""
+    from langchain_bge_medical.confidence import CALIBRATION_FILE, Calibration, digest_of
+
+    own = index / CALIBRATION_FILE if index is not None else None
+    path = own if own is not None and own.is_file() else bundled_calibration()
+    if path != own and (reranker != BUNDLED or not path.is_file()):
+        return None
+    calibration = Calibration.load(path)
+    mismatch = calibration.mismatch(reranker=_identity(reranker), knowledge_base=digest_of(documents))
+    if mismatch is None:
+        return calibration
+    if path == own:
+        err.print(
+            f"[yellow]warning:[/yellow] {escape(str(path))} is not used: {escape(mismatch)}; run calibrate again",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return None
+
+
+def _identity(reranker: str) -> str:
+    from langchain_bge_medical.model_files import resolved_revision
+
+    return resolved_revision(model_folder(reranker, kind="reranker"))
+
+
+def _compressor(
+    reranker: str, top_n: int | None, device: str | None, dtype: str, engine: ScoringEngine | None = None
+) -> BGERerankerCompressor:
+    from pydantic import ValidationError
+
+    from langchain_bge_medical.blending import Blend
+    from langchain_bge_medical.document_compressors import BGERerankerCompressor
+
+    settings: dict[str, Any] = {"model_name": reranker, "device": device, "dtype": dtype}
+    if engine is not None:
+        settings = {"engine": engine}
+    try:
+        return BGERerankerCompressor(**settings, top_n=top_n, adjust=Blend())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
 
 
 def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
@@ -554,35 +850,25 @@ def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
     return build_index(_counted(loader.lazy_load(), "embedding"), model, index)
 
 
-def _stages(
-    parts: Parts, fetch_k: int, reranked: Callable[[str], list[Document]]
-) -> dict[str, Callable[[str], list[str]]]:
-    """Return the rankers that `evaluate` compares: rerank is the model's order alone, blend adds the coverage."""
+def _first_stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], Sequence[Document]]]:
+    """Return both halves of recall and the two together: whatever --search is, they are shown beside each other."""
+    from langchain_bge_medical.evaluation.stages import recalled
     from langchain_bge_medical.retrievers import BM25Retriever, build_hybrid_retriever, searchable_text
 
-    # Whatever --search is, both halves of recall are shown beside each other.
     to_text = searchable_text(parts.lexicon)
-    dense = parts.vectorstore.as_retriever(search_kwargs={"k": fetch_k})
-    lexical = BM25Retriever(documents=parts.documents, k=fetch_k, document_to_text=to_text)
-    hybrid = build_hybrid_retriever(parts.vectorstore, parts.documents, fetch_k=fetch_k, document_to_text=to_text)
-
-    def by_logit(query: str) -> list[Document]:
-        logits = {id(document): document.metadata["relevance_logit"] for document in reranked(query)}
-        in_recall_order = sorted(reranked(query), key=lambda document: document.metadata["recall_rank"])
-        known = [document for document in in_recall_order if logits[id(document)] is not None]
-        return sorted(known, key=lambda document: -logits[id(document)])
-
-    def names(find: Callable[[str], list[Document]]) -> Callable[[str], list[str]]:
-        return lambda query: [document.metadata["disease"] for document in find(query)[:fetch_k]]
-
-    stages = {
-        "bm25": lexical.invoke,
-        "dense": dense.invoke,
-        "hybrid": hybrid.invoke,
-        "rerank": by_logit,
-        "blend": reranked,
+    retrievers = {
+        "bm25": BM25Retriever(documents=parts.documents, k=fetch_k, document_to_text=to_text),
+        "dense": parts.vectorstore.as_retriever(search_kwargs={"k": fetch_k}),
+        "hybrid": build_hybrid_retriever(parts.vectorstore, parts.documents, fetch_k=fetch_k, document_to_text=to_text),
     }
-    return {stage: names(find) for stage, find in stages.items()}
+    return {stage: recalled(retriever, fetch_k) for stage, retriever in retrievers.items()}
+
+
+def _first(documents: Sequence[Document]) -> tuple[str, float] | None:
+    """Return the disease that is ranked first and the confidence in it, if there are both."""
+    if not documents or documents[0].metadata["confidence"] is None:
+        return None
+    return documents[0].metadata["disease"], documents[0].metadata["confidence"]
 
 
 def _result(rank: int, document: Document) -> dict[str, Any]:
@@ -591,9 +877,9 @@ def _result(rank: int, document: Document) -> dict[str, Any]:
         "rank": rank,
         "disease": metadata.get("disease"),
         "relevance_score": metadata["relevance_score"],
-        # Until `calibrate` has been run there is nothing better than the score itself, and it says so.
-        "confidence": metadata["relevance_score"],
-        "confidence_calibrated": False,
+        # Without a calibration there is nothing better than the score itself, and it says so.
+        "confidence": metadata.get("confidence", metadata["relevance_score"]),
+        "confidence_calibrated": "confidence" in metadata,
         "recall_rank": metadata["recall_rank"],
         "department": metadata.get("department"),
         "symptoms": metadata.get("symptoms", []),
@@ -602,11 +888,15 @@ def _result(rank: int, document: Document) -> dict[str, Any]:
 
 
 def _table(documents: list[Document], lang: Lang) -> Table:
-    table = Table(*_TEXTS[lang.value]["columns"])
+    calibrated = bool(documents) and all("confidence" in document.metadata for document in documents)
+    columns = list(_TEXTS[lang.value]["columns"])
+    columns[2] = str(_TEXTS[lang.value]["confidence"]) if calibrated else columns[2]
+    table = Table(*columns)
     for rank, document in enumerate(documents, start=1):
         metadata = document.metadata
         matched = {e["text"] for e in metadata["evidence"] if e["field"] == "query" and e["status"] == "matched"}
-        cells = (rank, metadata.get("disease"), f"{metadata['relevance_score']:.3f}", metadata["recall_rank"])
+        shown = f"{metadata['confidence']:.0%}" if calibrated else f"{metadata['relevance_score']:.3f}"
+        cells = (rank, metadata.get("disease"), shown, metadata["recall_rank"])
         table.add_row(
             *(escape(str(cell)) for cell in (*cells, metadata.get("department", ""), "、".join(sorted(matched))))
         )
@@ -736,18 +1026,18 @@ def _stopwatch() -> Any:
     return Stopwatch()
 
 
-def _counted(documents: Iterable[Document], what: str) -> Iterable[Document]:
-    """Yield the documents; on a terminal, show how many have gone by."""
+def _counted(items: Iterable[T], what: str) -> Iterator[T]:
+    """Yield the items; on a terminal, show how many have gone by."""
     if not err.is_terminal:
-        yield from documents
+        yield from items
         return
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(what, total=None)
-        for document in documents:
-            yield document
+        for item in items:
+            yield item
             progress.advance(task)
 
 

@@ -29,7 +29,7 @@ _RRF_K = 60
 _KEYS = frozenset(
     {
         *("relevance_score", "relevance_logit", "recall_rank", "rerank_rank"),
-        *("rerank_truncated", "rerank_fused", "rerank_adjustment", "rerank_failed"),
+        *("rerank_truncated", "rerank_fused", "rerank_adjustment", "rerank_margin", "rerank_failed"),
     }
 )
 
@@ -50,6 +50,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     - `rerank_truncated`: only if the model did not see everything: `["query"]`, `["document"]` or both.
     - `rerank_fused`: `True` only if the order is a fusion of both stages (see `model_name`).
     - `rerank_adjustment`: what `adjust` added to the logit before ordering, only if it is set.
+    - `rerank_margin`: how far logit and adjustment stand above those of the best other candidate; negative for
+      all but the best one. Only if there is another.
     - `rerank_failed`: `True` only after a failure with `on_error="passthrough"`.
 
     Sorting is by logit and stable: equal documents keep the order of recall. `score_threshold` (kept if
@@ -309,6 +311,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             return item[1].order + (added[i] if added else 0.0) if texts[i] in scores else -math.inf
 
         ranked.sort(key=points, reverse=True)
+        leaders = [(rank, points((rank, score))) for rank, score in ranked[:2]]
         fused = self._must_fuse(scores)
         if fused:
             places = enumerate(list(ranked), start=1)
@@ -320,9 +323,14 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             _annotated(documents[recall_rank - 1], score, recall_rank, rerank_rank, fused)
             for rerank_rank, (recall_rank, score) in enumerate(ranked[: self.top_n], start=1)
         ]
-        if added:
-            for document in kept:
-                document.metadata["rerank_adjustment"] = added[document.metadata["recall_rank"] - 1]
+        for document in kept:
+            rank = document.metadata["recall_rank"]
+            if added:
+                document.metadata["rerank_adjustment"] = added[rank - 1]
+            rival = next((value for other, value in leaders if other != rank), -math.inf)
+            own = points((rank, scores.get(texts[rank - 1], _BLANK)))
+            if math.isfinite(own) and math.isfinite(rival):
+                document.metadata["rerank_margin"] = own - rival
         return kept
 
     def _adjustments(self, query: str, documents: Sequence[Document]) -> list[float]:

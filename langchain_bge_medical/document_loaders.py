@@ -159,9 +159,27 @@ class MedicalKBLoader(BaseLoader):
             FileNotFoundError: As `lazy_load`.
             KnowledgeBaseError: As `lazy_load` with `on_error="raise"`.
         """
+        for _, record in self.lazy_attempts():
+            if isinstance(record, KnowledgeBaseError):
+                raise record
+            yield record
+
+    def lazy_attempts(self) -> Iterator[tuple[str, DiseaseRecord | KnowledgeBaseError]]:
+        """Yield every record with its place in the files, or what is wrong with it, for tools that list all faults.
+
+        Yields:
+            `(place, record)` or `(place, error)`, in file order.
+
+        Raises:
+            FileNotFoundError: As `lazy_load`.
+            KnowledgeBaseError: If a file as a whole is not a knowledge base in a known format.
+        """
         for file in self._files():
             for raw in self._read(file):
-                yield self._record(raw)
+                try:
+                    yield raw.place, self._record(raw)
+                except KnowledgeBaseError as error:
+                    yield raw.place, error
 
     def _record(self, raw: _Raw) -> DiseaseRecord:
         if isinstance(raw.value, KnowledgeBaseError):

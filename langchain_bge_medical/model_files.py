@@ -59,6 +59,11 @@ def bundled_knowledge_base() -> Path:
     return RESOURCES / "medical_knowledge.json"
 
 
+def bundled_calibration() -> Path:
+    """Return the path of the calibration of the bundled reranker over the bundled knowledge base."""
+    return RESOURCES / "bundled_calibration.json"
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the model's `config.json`."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import XLMRobertaForSequenceClassification
 
-from tests.conftest import RECORDS
+from langchain_bge_medical.model_files import bundled_knowledge_base
+from tests.conftest import RECORDS, make_tokenizer, tiny_config
 
 MASTOID = "孩子发烧三天了,耳朵后面有点红肿,摸起来疼。"
 
@@ -28,6 +31,16 @@ def small_kb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("kb") / "kb.jsonl"
     file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS), "utf-8")
     return file
+
+
+@pytest.fixture(scope="module")
+def tiny_reranker_of_512(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reranker")
+    tokenizer = make_tokenizer(512)
+    torch.manual_seed(3)
+    XLMRobertaForSequenceClassification(tiny_config(tokenizer, max_position_embeddings=514)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -92,25 +105,98 @@ def test_a_knowledge_base_of_ones_own_is_indexed_once_and_asked(small_kb: Path, 
     assert report["results"][0]["disease"] == "急性胃肠炎"
 
 
-def test_evaluate_prints_every_stage_and_what_the_knowledge_base_lacks(small_kb: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_every_stage_beside_another_reranker_and_what_the_knowledge_base_lacks(
+    small_kb: Path, tmp_path: Path, tiny_reranker_of_512: Path
+) -> None:
     queries = tmp_path / "queries.jsonl"
     lines = [
-        {"query": "拉肚子 还吐", "relevant": ["急性胃肠炎"], "irrelevant": ["普通感冒"]},
+        {"query": "拉肚子 还吐", "relevant": ["急性胃肠炎"], "irrelevant": ["普通感冒"], "tags": ["short"]},
         {"query": "崴了脚", "relevant": ["踝关节扭伤"], "triage": "not_emergency"},
         {"query": "鼻子不通气", "relevant": ["鼻息肉"]},
         {"query": "股票", "relevant": []},
     ]
     queries.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
-    done = run("evaluate", "--kb", str(small_kb), "--queries", str(queries), "--json")
+    page, other = tmp_path / "report.html", str(tiny_reranker_of_512)
+    done = run(
+        *("evaluate", "--kb", str(small_kb), "--queries", str(queries), "--json"),
+        *("--compare", other, "--html", str(page)),
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
+    stages = ["bm25", "dense", "hybrid", "rerank", "blend", f"rerank {other}", f"blend {other}"]
     assert report["n"] == 3
-    assert list(report["stages"]) == ["bm25", "dense", "hybrid", "rerank", "blend"]
-    assert {"hit@1", "hit@5", "mrr@10", "recall@50"} <= set(report["stages"]["rerank"])
+    assert list(report["stages"]) == list(report["intervals"]) == stages
+    metrics = {"hit@1", "hit@3", "hit@5", "mrr@10", "ndcg@10", "recall@50"}
+    assert set(report["stages"]["rerank"]) == set(report["intervals"]["rerank"]) == metrics
     assert report["missing_from_kb"] == ["鼻息肉"]
     assert report["pairwise"]["n"] == 1
     assert report["abstention"]["n_off_topic"] == 1
     assert report["triage"]["n_other"] == 1
+    assert report["tags"]["short"]["n"] == 1
+    assert report["guard"]["first_stage"] == "hybrid"
+    assert set(report["guard"]["stages"]) == set(stages[3:])
+    assert report["guard"]["stages"]["rerank"]["verdict"] == "too few queries"
+    assert report["calibration"] is None
+    assert set(report["worse"]) == {"from", "stage", "queries"}
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_calibration_beside_the_index_is_used_until_the_knowledge_base_changes(
+    small_kb: Path, tmp_path: Path
+) -> None:
+    # Like the queries that it is fitted on; of others it may be unsure, and say nothing.
+    asked = "腹泻，呕吐，腹痛，发热怎么办"
+    index, queries, changed = tmp_path / "index", tmp_path / "queries.jsonl", tmp_path / "kb.jsonl"
+    lines = [
+        {"query": f"{record['symptoms'].replace('、', joint)}{end}", "relevant": [record["disease"]]}
+        for record in RECORDS
+        for joint in "，。 "
+        for end in ("", "怎么办", "？")
+    ]
+    off_topic = [{"query": text, "relevant": []} for text in ("股票", "天气怎么样", "你好")]
+    queries.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in [*lines, *off_topic]), "utf-8")
+    done = run("calibrate", "--kb", str(small_kb), "--index", str(index), "--queries", str(queries), "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["path"] == str(index / "calibration.json")
+    assert (figures["queries"], figures["off_topic"]) == (54, 3)
+    assert figures["refused_real"] <= 0.05
+    report = json.loads(run("ask", asked, "--index", str(index), "--json").stdout)
+    assert [result["confidence_calibrated"] for result in report["results"]] == [True] * len(report["results"])
+    assert report["results"][0]["confidence"] > max(result["confidence"] for result in report["results"][1:])
+    changed.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS[:-1]), "utf-8")
+    done = run("ask", asked, "--kb", str(changed), "--index", str(index), "--json")
+    assert "the knowledge base has changed" in done.stderr
+    assert not any(result["confidence_calibrated"] for result in json.loads(done.stdout)["results"])
+
+
+def test_index_check_lists_every_problem_and_fails_only_on_errors(tmp_path: Path) -> None:
+    kb = tmp_path / "kb.jsonl"
+    kb.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in [*RECORDS, {"disease": "x"}]), "utf-8")
+    done = run("index", "--check", "--kb", str(kb), "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert (report["records"], report["errors"]) == (6, 1)
+    assert any(p["place"].endswith("line 7") and p["level"] == "error" for p in report["problems"])
+    assert "Traceback" not in done.stderr
+
+
+def test_finetune_prints_one_json_document_and_writes_a_model_that_evaluate_takes(tmp_path: Path) -> None:
+    records = json.loads(bundled_knowledge_base().read_text("utf-8"))[:20]
+    kb, tuned, queries = tmp_path / "kb.json", tmp_path / "tuned", tmp_path / "q.jsonl"
+    kb.write_text(json.dumps(records, ensure_ascii=False), "utf-8")
+    queries.write_text(
+        json.dumps({"query": "鼻子堵", "relevant": [records[0]["disease"]]}, ensure_ascii=False), "utf-8"
+    )
+    few = ("--max-steps", "1", "--batch-size", "4", "--eval-queries", "2", "--max-length", "64")
+    done = run("finetune", "--kb", str(kb), "--out", str(tuned), *few, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["verdict"]["over_recall"] == "too few queries"
+    assert report["base"] == "bundled"
+    done = run("evaluate", "--kb", str(kb), "--queries", str(queries), "--reranker", str(tuned), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["reranker"] == str(tuned)
 
 
 def test_chat_adds_what_is_said_next_to_the_picture() -> None:
@@ -132,6 +218,10 @@ def test_chat_adds_what_is_said_next_to_the_picture() -> None:
         (("ask", "  "), "the query is blank"),
         (("evaluate", "--queries", "/no/such/file"), "/no/such/file"),
         (("ask", "头痛", "--top-n", "0"), "--top-n"),
+        (("index",), "--index FOLDER"),
+        (("calibrate", "--queries", "/no/such/file"), "--out FILE"),
+        (("evaluate", "--queries", "/dev/null", "--html", "/no/such/folder/r.html"), "holds no query"),
+        (("finetune", "--out", "/tmp/x", "--loss", "mse"), "teacher"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], says: str) -> None:

@@ -27,7 +27,9 @@ CLINICAL = {"clinical.lexicon", "clinical.polarity", "clinical.evidence", "clini
 PACKED = {"packed.encoder", "packed.linear", "packed.team", "packed.weights"}
 MAY_IMPORT = {
     "knowledge_base": set(),
+    "knowledge_base_check": {"knowledge_base"},
     "model_files": set(),
+    "confidence": set(),
     "score_cache": set(),
     "chat": set(),
     "document_loaders": {"knowledge_base"},
@@ -43,7 +45,8 @@ MAY_IMPORT = {
     "document_compressors": {"score_cache", "cross_encoders", "serving.scheduler"},
     "vectorstores": set(),
     "retrievers": {"clinical.lexicon"},
-    "chains": CLINICAL,
+    "chains": {*CLINICAL, "confidence"},
+    "blending": {"clinical.coverage", "clinical.lexicon"},
     "clinical.lexicon": set(),
     "clinical.coverage": {"clinical.lexicon", "clinical.polarity"},
     "clinical.polarity": {"clinical.lexicon"},
@@ -61,7 +64,14 @@ MAY_IMPORT = {
     "evaluation.contenders": {"cross_encoders"},
     "evaluation.index_speed": {"vectorstores"},
     "evaluation.benchmark": {"evaluation.contenders", "pair_tokenizer"},
-    "evaluation.compare": {"evaluation.metrics", "knowledge_base"},
+    "evaluation.intervals": set(),
+    "evaluation.compare": {"evaluation.intervals", "evaluation.metrics", "knowledge_base"},
+    "evaluation.stages": {"evaluation.compare"},
+    "evaluation.report": {"evaluation.compare", "evaluation.metrics"},
+    # Training stands on top of what it tunes and measures.
+    "training.calibration": {"confidence", "evaluation.compare", "evaluation.metrics"},
+    "training.examples": {"clinical.lexicon", "clinical.polarity", "knowledge_base", "training.queries"},
+    "training.model_card": set(),
 }
 
 

@@ -1,1 +1,1 @@
-"""How the bundled models are made: synthetic queries, tokenizer, training. Needs the `train` extra."""
+"""Training: the bundled models, tuning a reranker to a knowledge base, calibration. Needs the `train` extra."""

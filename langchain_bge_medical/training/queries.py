@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
@@ -117,6 +118,12 @@ def leave_out(complaints: Iterable[Complaint], kept_out: Sequence[str], *, limit
             yield complaint
 
 
+def query_digest(query: str) -> str:
+    """Return what a query is remembered by without its words: equal for equal letters, whatever their form."""
+    letters = "".join(char for char in plain_form(query)[0] if char.isalnum())
+    return hashlib.blake2b(letters.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 class QueryWriter:
     """Puts queries together from a disease's symptoms, said as the lexicon says that patients say them."""
 
@@ -146,6 +153,15 @@ class QueryWriter:
         if rng.random() < 0.3 and (absent := self._absent_term(record)):
             denial = rng.choice(_EN_DENIALS if english else _DENIALS)
             said.insert(rng.randrange(len(said) + 1), denial.format(self._say(absent, english)))
+        return self._join(said, english)
+
+    def compose(self, present: Sequence[str], absent: Sequence[str] = (), *, english: bool = False) -> str:
+        """Return a query that affirms the terms `present` and denies the terms `absent`, in any order."""
+        rng = self._rng
+        denials = _EN_DENIALS if english else _DENIALS
+        said = [self._say(term, english) for term in present]
+        for term in absent:
+            said.insert(rng.randrange(len(said) + 1), rng.choice(denials).format(self._say(term, english)))
         return self._join(said, english)
 
     def _say(self, term: str, english: bool) -> str:
