@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ def findings(text: str, lexicon: SymptomLexicon) -> list[Finding]:
         Findings without overlaps; offsets count code points of `text`. A term that is not in the lexicon
         stands for a complaint that no term says (`疼痛` without a body part).
     """
-    return status_of(text, mentions_of(text, lexicon))
+    return Reading(text, mentions_of(text, lexicon)).findings
 
 
 def status_of(text: str, mentions: Sequence[Mention]) -> list[Finding]:
@@ -128,32 +129,73 @@ def status_of(text: str, mentions: Sequence[Mention]) -> list[Finding]:
     Returns:
         A finding per mention, in order.
     """
-    plain = _aligned(text)
-    contexts = _contexts(plain, mentions)
-    teller_is_ill = any(context.own for context in contexts) or bool(_SELF_WELL.search(plain))
-    found = []
-    all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
-    for i in reversed(range(len(mentions))):
-        mention, context = mentions[i], contexts[i]
-        after = plain[mention.end : mention.end + 40]
-        if all_denied:
-            all_denied = bool(_LIST.fullmatch(plain, mention.end, mentions[i + 1].start))
-        if neither := _NEITHER.match(after):
-            all_denied = True
-        if context.denied or all_denied or neither or _BACKWARD.match(after):
-            status: Status = "absent"
-        elif context.who == "others" and teller_is_ill:
-            status = "family"
-        elif context.when == "past" or _HEALED.match(after) or _PAST_AFTER.match(after):
-            status = "past"
-        elif context.possible or _POSSIBLE_AFTER.match(after):
-            status = "possible"
-        else:
-            status = "present"
-        if mention.opposite and status in ("present", "possible", "absent"):
-            status = "present" if status == "absent" else "absent"
-        found.append(Finding(mention.term, mention.start, mention.end, status))
-    return found[::-1]
+    return Reading(text, mentions).findings
+
+
+class Reading:
+    """A text with its findings, which also knows what is said of any other span of it.
+
+    Attributes:
+        findings: One for each mention, in order.
+    """
+
+    def __init__(self, text: str, mentions: Sequence[Mention]) -> None:
+        """Read a text.
+
+        Args:
+            text: A patient's words.
+            mentions: Where it speaks of a symptom, in order, without overlaps.
+        """
+        self._plain = _aligned(text)
+        self._states = [_State()]
+        contexts = []
+        for mention in mentions:
+            context, state = _advance(self._plain, self._states[-1], mention)
+            contexts.append(context)
+            self._states.append(state)
+        self._ends = [mention.end for mention in mentions]
+        self._teller_is_ill = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
+        found = []
+        all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
+        for i in reversed(range(len(mentions))):
+            mention = mentions[i]
+            if all_denied:
+                all_denied = bool(_LIST.fullmatch(self._plain, mention.end, mentions[i + 1].start))
+            all_denied = all_denied or bool(_NEITHER.match(self._plain, mention.end, mention.end + _AFTER))
+            status = self._status(contexts[i], mention.end, denied=all_denied)
+            if mention.opposite and status in ("present", "possible", "absent"):
+                status = "present" if status == "absent" else "absent"
+            found.append(Finding(mention.term, mention.start, mention.end, status))
+        self.findings = found[::-1]
+
+    def status(self, start: int, end: int) -> Status:
+        """Return what is said of `text[start:end]`, whatever it is.
+
+        Args:
+            start: In code points.
+            end: After the last.
+
+        Returns:
+            As if it were a mention. Looks back at most `_BACK` characters.
+        """
+        state = self._states[bisect.bisect_right(self._ends, start)]
+        if start - state.end > _BACK:
+            state = _State(end=start - _BACK)
+        context, _ = _advance(self._plain, state, Mention("", start, end, opposite=False))
+        neither = _NEITHER.match(self._plain, end, end + _AFTER)
+        return self._status(context, end, denied=neither is not None)
+
+    def _status(self, context: _Context, end: int, *, denied: bool) -> Status:
+        plain, stop = self._plain, end + _AFTER
+        if denied or context.denied or _BACKWARD.match(plain, end, stop):
+            return "absent"
+        if context.who == "others" and self._teller_is_ill:
+            return "family"
+        if context.when == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
+            return "past"
+        if context.possible or _POSSIBLE_AFTER.match(plain, end, stop):
+            return "possible"
+        return "present"
 
 
 def denied_within(words: str) -> bool:
@@ -166,6 +208,8 @@ _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
 _NEAR = 8  # characters between 我 and what I have
+_AFTER = 40  # characters behind a finding that are looked at
+_BACK = 200  # and before a span that is no mention
 
 
 class _Context(NamedTuple):
@@ -180,44 +224,51 @@ class _Context(NamedTuple):
     """Whether the teller says `我` right before the finding."""
 
 
-def _contexts(plain: str, mentions: Sequence[Mention]) -> list[_Context]:
-    """Return each mention's context, carried on from the one before as far as its clause and list reach.
+class _State(NamedTuple):
+    """What is carried on from one mention to the next."""
+
+    context: _Context = _Context()
+    who: str | None = None
+    end: int = 0
+
+
+def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _State]:
+    """Return a mention's context, carried on from the one before as far as its clause and list reach.
 
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
-    contexts: list[_Context] = []
-    context, end, who = _Context(), 0, None
-    for mention in mentions:
-        between = plain[end : mention.start]
-        who, own = _last_who(between, who)
-        if plain.startswith("my ", mention.start) and not _WHO.match(plain, mention.start, mention.end + 12)["others"]:
+    context, who, end = state
+    between = plain[end : mention.start]
+    who, own = _last_who(between, who)
+    if plain.startswith("my ", mention.start):
+        whose = _WHO.match(plain, mention.start, mention.end + 12)
+        if whose is not None and whose.lastgroup == "self":
             who, own = "self", True
-        if cut := _last_end(_CLAUSE_END, between):
-            context, between = _Context(), between[cut:]
-        in_list = end > 0 and bool(_JOINTS.fullmatch(between))
-        if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
-            context, between = _Context(when=context.when if in_list else None), between[cut:]
-        # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
-        heard = _heard(between)
-        denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
-        if heard.endswith("说不") and _LIE.match(plain, mention.end):
-            denies = False
-        if context.denied and not denies and _RESTART.search(heard):
-            context = _Context(when=context.when)
-        context = _Context(
-            # A contrary (胃口好) is denied by its own words only.
-            denied=denies or (context.denied and not mention.opposite),
-            record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
-            possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
-            when=_last_kind(_WHEN, between) or context.when,
-            who=who,
-            own=own,
-        )
-        contexts.append(context)
-        if mention.opposite:  # 不恶心、呕吐 denies both
-            context = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
-        end = mention.end
-    return contexts
+    if cut := _last_end(_CLAUSE_END, between):
+        context, between = _Context(), between[cut:]
+    in_list = end > 0 and bool(_JOINTS.fullmatch(between))
+    if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
+        context, between = _Context(when=context.when if in_list else None), between[cut:]
+    # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
+    heard = _heard(between)
+    denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
+    if heard.endswith("说不") and _LIE.match(plain, mention.end):
+        denies = False
+    if context.denied and not denies and _RESTART.search(heard):
+        context = _Context(when=context.when)
+    context = _Context(
+        # A contrary (胃口好) is denied by its own words only.
+        denied=denies or (context.denied and not mention.opposite),
+        record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
+        possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
+        when=_last_kind(_WHEN, between) or context.when,
+        who=who,
+        own=own,
+    )
+    carried = context
+    if mention.opposite:  # 不恶心、呕吐 denies both
+        carried = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
+    return context, _State(carried, who, mention.end)
 
 
 def _heard(words: str) -> str:
@@ -255,3 +306,46 @@ def _last_end(pattern: re.Pattern[str], text: str) -> int:
 def _last_kind(pattern: re.Pattern[str], text: str) -> str | None:
     """Return the name of the group that matched last."""
     return next((match.lastgroup for match in reversed(list(pattern.finditer(text)))), None)
+
+
+_CLAUSE = re.compile(r"[^，,。；;！!？?\n]*[，,。；;！!？?\n]*")
+
+
+def affirmed_text(text: str, found: Sequence[Finding]) -> str:
+    """Return `text` without the clauses that only deny something, tell what is past, or are about others.
+
+    Searching with `没有胸痛,就是反酸` finds chest pain, since words and vectors do not know what 没有 does.
+
+    Args:
+        text: A patient's words.
+        found: What `findings` returns for them.
+
+    Returns:
+        What is left, or `text` itself if nothing of it affirms anything.
+    """
+    kept, i = [], 0
+    affirms = False
+    for clause in _CLAUSE.finditer(text):
+        inside = []
+        while i < len(found) and found[i].start < clause.end():
+            inside.append(found[i])
+            i += 1
+        if inside and all(finding.status in ("absent", "past", "family") for finding in inside):
+            continue
+        affirms = affirms or bool(inside)
+        kept.append(_without_denials(clause.group(), clause.start(), inside))
+    left = "".join(kept).strip()
+    return left if affirms and left else text
+
+
+def _without_denials(clause: str, offset: int, inside: Sequence[Finding]) -> str:
+    """Return a clause that affirms something without what it denies: `没有发烧有咳嗽` → `有咳嗽`."""
+    pieces, end = [], 0
+    for finding in inside:
+        if finding.status != "absent":
+            continue
+        start = finding.start - offset
+        denials = list(_DENYING.finditer(clause, end, start))
+        pieces.append(clause[end : denials[-1].start() if denials else start])
+        end = finding.end - offset
+    return "".join([*pieces, clause[end:]])
