@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_bge_medical.chains import build_answer_chain
     from langchain_bge_medical.chat import ChatSession
-    from langchain_bge_medical.clinical.coverage import SymptomCoverage
+    from langchain_bge_medical.clinical.coverage import AffirmedWords, SymptomCoverage
+    from langchain_bge_medical.clinical.evidence import SymptomEvidence
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index
 
 _HOME = {
+    "AffirmedWords": "clinical.coverage",
     "BGECrossEncoder": "cross_encoders",
     "BGEEmbeddings": "embeddings",
     "BGERerankRetriever": "retrievers",
@@ -35,6 +37,7 @@ _HOME = {
     "ModelNotFoundError": "model_files",
     "ScoreCache": "score_cache",
     "SymptomCoverage": "clinical.coverage",
+    "SymptomEvidence": "clinical.evidence",
     "MedicalKBLoader": "document_loaders",
     "build_answer_chain": "chains",
     "build_hybrid_retriever": "retrievers",
@@ -44,6 +47,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AffirmedWords",
     "BGECrossEncoder",
     "BGEEmbeddings",
     "BGERerankRetriever",
@@ -56,6 +60,7 @@ __all__ = [
     "ModelNotFoundError",
     "ScoreCache",
     "SymptomCoverage",
+    "SymptomEvidence",
     "__version__",
     "build_answer_chain",
     "build_hybrid_retriever",

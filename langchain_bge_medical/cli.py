@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
+    from langchain_core.runnables import Runnable
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
@@ -63,7 +64,7 @@ class UserError(Exception):
 
 _TEXTS = {
     "zh": {
-        "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状"),
+        "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状", "否认或不符"),
         "bundled": "使用随包附带的小模型(仅在本项目自带知识库上训练),仅供演示;正式使用请换用 BAAI/bge-reranker-v2-m3。",
         "abstained": "没有可靠匹配。",
         "chat": "请描述症状。补充的话会与前面的合并;/new 重新开始,/sources 查看依据,/quit 退出。",
@@ -72,7 +73,7 @@ _TEXTS = {
         "you": "您",
     },
     "en": {
-        "columns": ("#", "Disease", "Relevance (uncalibrated)", "Recall rank", "Department", "Fits"),
+        "columns": ("#", "Disease", "Relevance (uncalibrated)", "Recall rank", "Department", "Fits", "Denied or against"),
         "bundled": "Using the small bundled model, trained on this project's own knowledge base, for demonstration; "
         "use BAAI/bge-reranker-v2-m3 in earnest.",
         "abstained": "No reliable match.",
@@ -150,27 +151,20 @@ def ask(
     as_json: AsJSON = False,
 ) -> None:
     """Answer one description of symptoms. 回答一次提问。."""
-    from langchain_bge_medical.chains import build_answer_chain
-    from langchain_bge_medical.clinical.triage import default_red_flags
-
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
-    chain = build_answer_chain(parts.retriever, _chat_model(llm, llm_base_url), lang=lang.value, lexicon=parts.lexicon)
+    chain = _chain(parts, llm, llm_base_url, lang)
     watch = _stopwatch()
     started = time.perf_counter()
     answer = chain.invoke(query, config={"callbacks": [watch]})
     total = (time.perf_counter() - started) * 1_000
     documents = answer["documents"]
-    usual = documents[0].metadata.get("urgency") if documents else None
-    triage = default_red_flags().triage(query, usual=usual, lang=lang.value)
     report = {
         "query": query,
         "model": parts.model,
-        "abstained": not documents,
-        "triage": triage.model_dump(),
-        "results": [_result(rank, document) for rank, document in enumerate(documents, start=1)],
+        **answer["assessment"],
         "answer": answer["answer"],
         "timings_ms": {**watch.milliseconds, "total": round(total, 1)},
     }
@@ -201,12 +195,11 @@ def chat(
     lang: Language = Lang.zh,
 ) -> None:
     """Talk about symptoms; what is added refines the picture. 多轮对话。."""
-    from langchain_bge_medical.chains import build_answer_chain
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
-    chain = build_answer_chain(parts.retriever, _chat_model(llm, llm_base_url), lang=lang.value, lexicon=parts.lexicon)
+    chain = _chain(parts, llm, llm_base_url, lang)
     session = ChatSession(chain)
     _show_model(parts.model, lang)
     out.print(str(texts["chat"]))
@@ -344,16 +337,22 @@ def _assemble(
     """Put the two stages together; progress is shown for what may take more than two seconds."""
     from pydantic import ValidationError
 
-    from langchain_bge_medical.clinical.coverage import SymptomCoverage
+    from langchain_bge_medical.clinical.coverage import AffirmedWords, SymptomCoverage
     from langchain_bge_medical.clinical.lexicon import default_lexicon
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
     from langchain_bge_medical.vectorstores import stored_documents
 
+    affirmed = AffirmedWords()
     try:
         compressor = BGERerankerCompressor(
-            model_name=reranker, top_n=top_n, device=device, dtype=dtype, adjust=SymptomCoverage()
+            model_name=reranker,
+            top_n=top_n,
+            device=device,
+            dtype=dtype,
+            query_to_text=affirmed,
+            adjust=SymptomCoverage(),
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -367,9 +366,24 @@ def _assemble(
         recall = build_hybrid_retriever(store, documents, fetch_k=fetch_k, document_to_text=searchable_text(lexicon))
     else:
         recall = store.as_retriever(search_kwargs={"k": fetch_k})
-    retriever = BGERerankRetriever(base_retriever=recall, compressor=compressor, fetch_k=fetch_k, k=top_n or fetch_k)
+    retriever = BGERerankRetriever(
+        base_retriever=recall, compressor=compressor, fetch_k=fetch_k, k=top_n or fetch_k, query_to_text=affirmed
+    )
     names = {"reranker": reranker, "embeddings": embeddings, "bundled": BUNDLED in (reranker, embeddings)}
     return Parts(documents, store, recall, compressor, retriever, lexicon, names)
+
+
+def _chain(parts: Parts, llm: str | None, base_url: str | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
+    from langchain_bge_medical.answer_guard import names_of
+    from langchain_bge_medical.chains import build_answer_chain
+
+    return build_answer_chain(
+        parts.retriever,
+        _chat_model(llm, base_url),
+        lang=lang.value,
+        lexicon=parts.lexicon,
+        disease_names=[name for document in parts.documents for name in names_of(document)],
+    )
 
 
 def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
@@ -413,32 +427,19 @@ def _stages(
     return {stage: names(find) for stage, find in stages.items()}
 
 
-def _result(rank: int, document: Document) -> dict[str, Any]:
-    metadata = document.metadata
-    return {
-        "rank": rank,
-        "disease": metadata.get("disease"),
-        "relevance_score": metadata["relevance_score"],
-        # Until `calibrate` has been run there is nothing better than the score itself, and it says so.
-        "confidence": metadata["relevance_score"],
-        "confidence_calibrated": False,
-        "recall_rank": metadata["recall_rank"],
-        "department": metadata.get("department"),
-        "symptoms": metadata.get("symptoms", []),
-        "evidence": metadata["evidence"],
-    }
-
-
 def _table(documents: list[Document], lang: Lang) -> Table:
     table = Table(*_TEXTS[lang.value]["columns"])
     for rank, document in enumerate(documents, start=1):
         metadata = document.metadata
-        matched = {e["text"] for e in metadata["evidence"] if e["field"] == "query" and e["status"] == "matched"}
+        fits, against = _words(metadata["evidence"], "matched"), _words(metadata["evidence"], "denied", "contradicting")
         cells = (rank, metadata.get("disease"), f"{metadata['relevance_score']:.3f}", metadata["recall_rank"])
-        table.add_row(
-            *(escape(str(cell)) for cell in (*cells, metadata.get("department", ""), "、".join(sorted(matched))))
-        )
+        table.add_row(*(escape(str(cell)) for cell in (*cells, metadata.get("department", ""), fits, against)))
     return table
+
+
+def _words(evidence: list[dict[str, Any]], *statuses: str) -> str:
+    said = [e for e in evidence if e["field"] == "query" and e["status"] in statuses]
+    return "、".join(dict.fromkeys(e["text"] for e in said))
 
 
 def _show_model(model: dict[str, Any], lang: Lang) -> None:

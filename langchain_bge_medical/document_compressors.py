@@ -107,6 +107,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     """Logits of pairs seen before; may be shared between compressors."""
     document_to_text: Callable[[Document], str] | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the model reads of a document; `None` is `page_content`."""
+    query_to_text: Callable[[str], str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the model reads of a query, e.g. `AffirmedWords()`; `None` is all of it. `adjust` gets all of it."""
     adjust: Callable[[str, Sequence[Document]], Sequence[float]] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
@@ -184,7 +186,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         started = time.perf_counter()
         try:
             texts = self._texts(documents)
-            scores = self._ready().scores(query, texts).result()
+            scores = self._ready().scores(self._query_text(query), texts).result()
             kept = self._select(query, documents, texts, scores)
         except Exception as error:
             if self.on_error == "raise":
@@ -221,7 +223,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         started = time.perf_counter()
         try:
             texts = self._texts(documents)
-            scores = await asyncio.wrap_future(self._ready().scores(query, texts))
+            scores = await asyncio.wrap_future(self._ready().scores(self._query_text(query), texts))
             kept = self._select(query, documents, texts, scores)
         except asyncio.CancelledError as error:
             await run.on_chain_error(error)
@@ -285,6 +287,14 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             batch_tokens=self.batch_tokens,
             cache=self.cache,
         )
+
+    def _query_text(self, query: str) -> str:
+        if self.query_to_text is None:
+            return query
+        text = self.query_to_text(query)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("query_to_text returned nothing to read for a query that is not blank")
+        return text
 
     def _texts(self, documents: Sequence[Document]) -> list[str]:
         if self.document_to_text is None:

@@ -186,14 +186,24 @@ class RedFlags:
             met.sort(key=lambda item: _LEVELS.index(item[0].level))
             advice = " ".join(dict.fromkeys(rule.advice[lang] for rule, _ in met if rule.level == level))
         else:
-            level = "routine" if usual is None else max(usual, "urgent", key=_LEVELS.index)
-            advice = _ADVICE[level][lang]
+            return usual_triage(usual, lang)
         return Triage(
             level=level,
             reasons=[Reason(rule=rule.id, text=rule.reason[lang], quotes=quotes) for rule, quotes in met],
             advice=advice,
             departments=list(dict.fromkeys(rule.department for rule, _ in met)),
         )
+
+
+def usual_triage(usual: Level | None, lang: Lang = "zh") -> Triage:
+    """Return what goes without red flags: the usual urgency of the most relevant disease, but no emergency.
+
+    Args:
+        usual: A disease's urgency; `None` is `routine`.
+        lang: Language of the texts.
+    """
+    level = "routine" if usual is None else max(usual, "urgent", key=_LEVELS.index)
+    return Triage(level=level, advice=_ADVICE[level][lang])
 
 
 class _Facts:
