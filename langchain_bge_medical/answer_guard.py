@@ -29,6 +29,9 @@ _HIDING = re.compile(r"(?<=[\u3400-\u9fff])[\s\-_*·.|/\\~`^+=#'\"“”‘’<>
 _LETTERED = re.compile(r"\b(?:[a-z][\s.\-_*]){3,}[a-z]\b")  # l e u k e m i a
 
 
+_BETWEEN_SCRIPTS = re.compile(r"(?<=[\u3400-\u9fff])(?=[a-z])|(?<=[a-z])(?=[\u3400-\u9fff])")  # so that words have ends
+
+
 def visible(text: str) -> str:
     """Return `text` without characters that are there to hide something."""
     return _INVISIBLE.sub("", text)
@@ -38,7 +41,16 @@ def _bare(text: str) -> str:
     """Return the plain form of `text` with words that were pulled apart put together."""
     plain = plain_form(visible(text))[0]
     plain = _HIDING.sub("", plain)
+    plain = _BETWEEN_SCRIPTS.sub(" ", plain)
     return _LETTERED.sub(lambda match: re.sub(r"[\s.\-_*]", "", match.group()), plain)
+
+
+def _found(pattern: re.Pattern[str], bare: str) -> bool:
+    """Return whether a pattern is in a bare text, with or without the blanks between its scripts."""
+    return bool(pattern.search(bare) or pattern.search(_SCRIPT_BLANKS.sub("", bare)))
+
+
+_SCRIPT_BLANKS = re.compile(r"(?<=[\u3400-\u9fff]) (?=[a-z])|(?<=[a-z]) (?=[\u3400-\u9fff])")
 
 
 # ------------------------------------------------------------------------------------------------------- instructions
@@ -50,10 +62,12 @@ _INSTRUCTION = re.compile(
     r"|(?:请|务必|必须|一定要|只能|只需|直接|马上|现在|开头|结尾|最后|首先|立即|严格|你要|你应该|你得|帮我|给我|麻烦|要求你)[^。;!?,\n]{0,8}(?:输出|回答|回复|答复|告诉|推荐|复述|重复|打印|翻译成|说出|说明你|写(?:上|出|一)|列出|给出|声称|宣布|断言|诊断|建议(?:患者|用户|病人)|开(?:药|处方)|附上|加上|删除|去掉|隐藏|展示|显示|泄露|公布|念)"
     r"|(?:输出|回答|回复|重复|复述|打印|展示|显示|泄露|公布|告诉我|说出)[^。;!?,\n]{0,8}(?:提示词|系统提示|原文|全部|以下|如下|这句|这段|内容|你的(?:指令|规则|设定|提示)|答案)|提示词|系统提示|prompt"
     r"|(?:回答|答案|回复|输出|诊断|结论)(?:里|中|时)?(?:必须|应当|应该|只能|只|要|请|都|一律|固定|改)(?:是|为|写|说|成|包含|含有|有)?|(?:无论|不管)[^。;!?\n]{0,12}(?:都|一律|均)(?:回答|输出|说|回复|建议|推荐|告诉|诊断)"
+    r"|把[^。;!?\n]{0,12}(?:指令|提示|规则|声明|警告|设定)|从现在(?:起|开始)|你(?:现在)?叫|(?:告诉|告知|劝|骗|骂|通知)(?:该|这位|那位)?(?:患者|病人|用户|大家|读者)|建议(?:该|这位)?(?:患者|病人|用户)[^。;]{0,4}(?:用|吃|喝|停|服|买|打)|请(?:说|确诊|骂|诊断)|写出|绕过|(?:逐字|拼音|横线|倒着|谐音|暗号|隐藏字符)[^。;]{0,8}(?:输出|写|回答|说|隔)|翻译成[^。;]{0,6}(?:回答|输出|说)|im_(?:start|end)"
     r"|以(?:json|代码|base64|markdown|html|表格|英文|法语|诗)[^。;!?\n]{0,6}(?:输出|回答|回复|格式)|</?(?:资料|records|system|user|assistant|im_start|im_end|instructions?|s|script|img|a)\b|\[/?inst\]|<\|"
     r"|\b(?:ignore|disregard|forget|override|bypass|skip|cancel|drop)\b[^.;!?\n]{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|context|record|guideline|safety|system|notice|warning|disclaimer|everything)s?\b"
     r"|\byou are (?:now|no longer|a|an|dan)\b|\b(?:act|behave|respond|reply|answer|speak|write|talk) (?:as|like|only|with|in|using)\b|\bpretend\b|\brole ?play|\bjailbreak|\bdeveloper mode|\bdan mode|\bdo anything now|\bunrestricted\b|\bno restrictions\b"
     r"|\b(?:print|output|repeat|reveal|show|display|leak|recite|echo|say|state|tell (?:me|the (?:user|patient)|them)|recommend|prescribe|diagnose|append|add|include|insert|remove|omit|end|begin|start)\b[^.;!?\n]{0,40}(?:[:\"“'「]|\bexactly\b|\bprompt\b|\binstructions?\b|\bverbatim\b|\bsystem\b|\bthat (?:he|she|they|the patient|it is|you)\b|\btake\b|\bnotice\b|\bdisclaimer\b|\bphrase\b|\bword\b|\bsentence\b|\blink\b|\burl\b)"
+    r"|\btell (?:the|this|your|every) (?:patient|user|reader|person)s?\b"
     r"|\byour (?:instructions|system prompt|rules|guidelines|initial prompt|new (?:task|role|instructions))\b|\b(?:system|admin|developer|root) (?:prompt|message|override|note|command|instruction)\b|\bnew (?:instructions?|task|rules?|role)\b|\bend of (?:records|data|context)\b|\bbegin (?:new|system)\b|\bimportant (?:instruction|note to (?:the )?(?:ai|assistant|model))\b|\b(?:ai|assistant|model|chatbot)\b\s*[:,]|\bmust (?:say|answer|reply|respond|output|include|recommend|state)\b"
 )
 _SENTENCES = re.compile(r"[^。;;!?!？\n]+[。;;!?!？]*|\n+")
@@ -61,7 +75,7 @@ _SENTENCES = re.compile(r"[^。;;!?!？\n]+[。;;!?!？]*|\n+")
 
 def holds_instruction(text: str) -> bool:
     """Return whether a text seems to tell a model what to do."""
-    return _INSTRUCTION.search(_bare(text)) is not None
+    return _found(_INSTRUCTION, _bare(text))
 
 
 def without_instructions(text: str) -> str:
@@ -107,6 +121,7 @@ _DISEASE_LIKE = re.compile(
     r"[\u4e00-\u9fff]{0,8}?(?:综合[征症]|中毒|感染|梗[死塞]|出血热|结核|硬化|贫血|骨折|结石|溃疡|肿瘤|血栓|栓塞|休克|衰竭|脓肿|囊肿|息肉|疟疾|霍乱|鼠疫|痢疾|狂犬|破伤风|中风|卒中|心梗|脑梗|肺结核|新冠|流感|感冒|哮喘|痛风|糖尿|高血压|冠心|甲亢|甲减|癫痫|痴呆|抑郁|白血|艾滋|梅毒|淋病|湿疹|麻疹|水痘|风疹|荨麻疹|疱疹|渐冻|自闭|帕金森)|[\u4e00-\u9fff]{1,8}?(?:病毒|疝|痔|病|炎|癌|瘤|疮|癣|疣|症)"
     r"|\b[a-z]{2,}(?:itis|oma|omas|emia|aemia|osis|opathy|ectasia|plegia|sclerosis)\b|\b(?:[a-z]+['’]?s? ){0,2}(?:syndrome|cancer|disease|disorder|infection|tumou?r|stroke|attack|failure|fracture|embolism|diabetes|asthma|flu|influenza|pneumonia|covid(?:-19)?|hiv|aids|ebola|malaria|cholera|plague|rabies|tetanus|measles|lupus|gout|epilepsy|dementia|sepsis|migraine)\b"
 )
+_GENERAL = re.compile(r"(?:感染|炎|症|肿瘤|病毒|中毒|溃疡|脓肿|囊肿|息肉|结石|骨折|血栓|休克|衰竭|贫血|infection|failure|disease|itis)$")
 _EVERYDAY = re.compile(
     r"疾病|看病|生病|发病|起病|病情|病史|病因|病人|病程|病症|病房|病历|毛病|得病|急病|重病|大病|小病|同病|伴病|患病|此病|该病|本病|的病|几种病|什么病|这种病|这类病|种病|常见病|传染病|多发病|炎症|发炎|消炎|症状|急症|重症|轻症|并发症|后遗症|适应症|对症|危急重症|感染科|感染性|肿瘤科|传染科|病毒性?(?=感染科)|防病|治病|查病|疾患|问病|病灶|病变|诊病|如果病|若病|因病|诱因"
     r"|\bdiagnosis\b|\bprognosis\b|\b(?:possibly related |related |these |the |this |which |other |such a |a |any |each |that )*(?:disease|diseases|disorder|infection|condition)s?\b"
@@ -138,18 +153,25 @@ class OtherDiseases:
             names: All disease names and aliases that are known.
             lexicon: Its terms and forms are symptoms, not diseases.
         """
-        own = {_bare(name) for document in documents for name in names_of(document)}
-        self._allowed = _alternation(own)
-        self._known = _known_names(tuple(names), lexicon)
+        self._allowed = frozenset(_bare(name) for document in documents for name in names_of(document))
+        self._names = _all_names(tuple(names), self._allowed, lexicon)
 
     def __call__(self, text: str) -> str | None:
         """Return the name of another disease in `text`, or `None`."""
-        found = self._known.search(self.masked(_bare(text))) if self._known else None
-        return found.group() if found else None
+        if self._names is None:
+            return None
+        # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
+        found = (match.group() for match in self._names.finditer(_bare(text)))
+        return next((name for name in found if not self._allows(name)), None)
 
     def masked(self, plain: str) -> str:
         """Return a bare text with what may be named struck out."""
-        return _masked(self._allowed, plain)
+        if self._names is None:
+            return plain
+        return self._names.sub(lambda m: "□" * len(m.group()) if self._allows(m.group()) else m.group(), plain)
+
+    def _allows(self, name: str) -> bool:
+        return name in self._allowed or any(name in (f"{own}s", f"{own}es") for own in self._allowed)
 
 
 class AnswerGuard:
@@ -179,7 +201,7 @@ class AnswerGuard:
         self._lang = lang
         self._others = OtherDiseases(documents, names, lexicon)
         self._symptoms = _symptom_words(lexicon)
-        departments = (str(document.metadata.get("department", "")) for document in documents)
+        departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
         said = _bare("\n".join(quotes))
@@ -205,7 +227,7 @@ class AnswerGuard:
         if self._unknown_disease(own):
             return "names what looks like a disease that was not retrieved"
         for pattern, reason in _CHECKS:
-            if pattern.search(plain) or pattern.search(_joined(own)):
+            if _found(pattern, plain) or pattern.search(_joined(own)):
                 return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
@@ -229,10 +251,10 @@ class AnswerGuard:
         left = _EVERYDAY.sub(lambda match: "□" * len(match.group()), left)
         for match in _DISEASE_LIKE.finditer(left):
             word = match.group()
-            if word in self._symptoms or any(word.endswith(w) for w in _tails(word) if w in self._symptoms):
+            if word in self._symptoms or any(tail in self._symptoms for tail in _tails(word)):
                 continue
-            # What a record of the retrieved diseases says may be said again: its last three characters stand there.
-            if word[-3:] in self._records if not word.isascii() else word in self._records:
+            # A general word that a record of the retrieved diseases says may be said again: 颅内感染.
+            if _GENERAL.search(word) and (word[-3:] if not word.isascii() else word) in self._records:
                 continue
             return True
         return False
@@ -269,13 +291,33 @@ def names_of(document: Document) -> list[str]:
     return [str(name) for name in (*names, *(aliases if isinstance(aliases, (list, tuple)) else ())) if name]
 
 
+def is_tainted(document: Document) -> bool:
+    """Return whether a document holds an instruction, or a contact, anywhere in what is read of it."""
+    metadata = document.metadata
+    flags = metadata.get("red_flags")
+    texts = [
+        document.page_content,
+        *(str(metadata.get(key) or "") for key in ("disease", "description", "department")),
+        *(str(flag) for flag in (flags if isinstance(flags, (list, tuple)) else ())),
+    ]
+    plain = _bare("\n".join(texts))
+    return _found(_INSTRUCTION, plain) or _found(_CONTACT, plain)
+
+
 def record_text(document: Document, others: Callable[[str], object]) -> str:
     """Return what a model may read of a document: no instruction, no dose or link, no sentence about other diseases.
+
+    Who has put one instruction into a record may have put more: of such a record only name and listed symptoms are
+    left.
 
     Args:
         document: Not modified.
         others: Tells whether a sentence names a disease that was not retrieved.
     """
+    if is_tainted(document):
+        symptoms = document.metadata.get("symptoms")
+        listed = [s for s in (symptoms if isinstance(symptoms, (list, tuple)) else ()) if isinstance(s, str) and len(s) <= 20]
+        return "\n".join([names_of(document)[0][:40].split("\n")[0], "、".join(s for s in listed if not _unfit(s))])
     kept = []
     for line in visible(document.page_content).split("\n"):
         sentences = [part for part in _SENTENCES.findall(line) if not _unfit(part) and not others(part)]
@@ -291,7 +333,7 @@ def fit_sentences(text: str, others: Callable[[str], object]) -> str:
 def _unfit(sentence: str) -> bool:
     plain = _bare(sentence)
     checks = (_INSTRUCTION, _DOSE, _CONTACT, _LEAK, _DISMISSING, _PRESCRIBING, _DRUG)
-    return any(check.search(plain) for check in checks)
+    return any(_found(check, plain) for check in checks)
 
 
 @functools.cache
@@ -313,21 +355,26 @@ def _term_pairs(lexicon: SymptomLexicon) -> frozenset[str]:
     return frozenset(pair for term in lexicon.entries for pair in _pair_list(term))
 
 
+@functools.lru_cache(maxsize=64)
+def _all_names(
+    names: tuple[str, ...], allowed: frozenset[str], lexicon: SymptomLexicon
+) -> re.Pattern[str] | None:
+    known = _known_names(names, lexicon)
+    return _alternation(frozenset(name for name in known if len(name) > 1) | allowed)
+
+
 @functools.lru_cache(maxsize=4)
-def _known_names(names: tuple[str, ...], lexicon: SymptomLexicon) -> re.Pattern[str] | None:
+def _known_names(names: tuple[str, ...], lexicon: SymptomLexicon) -> frozenset[str]:
     terms = {_bare(term) for term in lexicon.entries}
-    return _alternation({bare for name in names if (bare := _bare(name)) and bare not in terms})
+    return frozenset(bare for name in names if (bare := _bare(name)) and bare not in terms)
 
 
-def _alternation(names: Iterable[str]) -> re.Pattern[str] | None:
+@functools.lru_cache(maxsize=64)
+def _alternation(names: frozenset[str]) -> re.Pattern[str] | None:
     parts = []
-    for name in sorted((n for n in names if len(n) > 1), key=len, reverse=True):
+    for name in sorted(filter(None, names), key=len, reverse=True):
         parts.append(rf"\b{re.escape(name)}(?:s|es)?\b" if name.isascii() else re.escape(name))
     return re.compile("|".join(parts)) if parts else None
-
-
-def _masked(pattern: re.Pattern[str] | None, text: str) -> str:
-    return text if pattern is None else pattern.sub(lambda match: "□" * len(match.group()), text)
 
 
 def _joined(plain: str) -> str:

@@ -20,6 +20,7 @@ from langchain_bge_medical.answer_guard import (
     OtherDiseases,
     bundled_names,
     fit_sentences,
+    is_tainted,
     record_text,
     without_instructions,
 )
@@ -288,8 +289,8 @@ def numbered_records(
     for number, document in enumerate(documents, start=1):
         text = record_text(document, others)
         department, urgency = document.metadata.get("department"), str(document.metadata.get("urgency"))
-        if department and (fit := fit_sentences(str(department), others)):
-            text += {"zh": f"\n就诊科室:{fit}", "en": f"\nDepartment: {fit}"}[lang]
+        if department and not is_tainted(document):
+            text += {"zh": f"\n就诊科室:{department}", "en": f"\nDepartment: {department}"}[lang]
         if urgency in _URGENCY:
             text += {"zh": "\n通常的紧急程度:", "en": "\nUsually seen: "}[lang] + _URGENCY[urgency][lang]
         blocks.append(f"[{number}] " + text.replace("<", "〈").replace(">", "〉"))
@@ -369,8 +370,8 @@ def extractive_answer(
     ]
     for number, document in enumerate(documents, start=1):
         lines.append(_excerpt(number, document, lang, others, detailed=number == 1))
-    first = documents[0].metadata
-    department, urgency = fit_sentences(str(first.get("department") or ""), others), str(first.get("urgency"))
+    first: dict[str, Any] = {} if is_tainted(documents[0]) else documents[0].metadata
+    department, urgency = first.get("department"), str(first.get("urgency"))
     if department:
         go = {"zh": f"建议就诊科室:{department}", "en": f"Department: {department}"}[lang]
         if urgency in _URGENCY:
@@ -398,7 +399,7 @@ def _excerpt(number: int, document: Document, lang: Lang, others: Any, *, detail
             text += f",{heads[0]}:" + "、".join(words) if lang == "zh" else f"; {heads[1]}: " + ", ".join(words)
     text += f" [{number}]"
     description = metadata.get("description")
-    if detailed and isinstance(description, str) and (fit := fit_sentences(description, others)):
+    if detailed and not is_tainted(document) and isinstance(description, str) and (fit := fit_sentences(description, others)):
         text += f"\n   {fit}"
     return text
 
