@@ -70,6 +70,11 @@ _URGENCY: Mapping[str, Mapping[Lang, str]] = {
     "routine": {"zh": "近日预约就诊", "en": "book a visit"},
     "self_care": {"zh": "多可自行好转", "en": "usually passes by itself"},
 }
+_SAID: Mapping[str, Mapping[Lang, str]] = {
+    "matched": {"zh": "符合您说的", "en": "fits what you say"},
+    "denied": {"zh": "您否认了", "en": "you denied"},
+    "contradicting": {"zh": "与资料不符", "en": "against it"},
+}
 _REJECTED: Mapping[Lang, str] = {
     "zh": "(大模型的回答未通过核对,未予采用)",
     "en": "(The language model's answer did not pass the check and is not shown.)",
@@ -138,7 +143,7 @@ def build_answer_chain(
         triage = flags.triage(query, lang=lang, reading=reading)
         return reading, [
             AddableDict(query=query),
-            AddableDict(triage=triage.model_dump(), answer=triage_text(triage, lang)),
+            AddableDict(triage=triage.model_dump(), answer=triage_text(triage, lang)),  # "" where there are none
         ]
 
     def second(given: dict[str, Any], reading: Reading, candidates: Sequence[Document]) -> tuple[Assessment, AddableDict]:
@@ -172,7 +177,8 @@ def build_answer_chain(
                     yield AddableDict(answer=passed)
                 if checker.failed:
                     break
-            yield AddableDict(answer=checker.finish())
+            if rest := checker.finish():
+                yield AddableDict(answer=rest)
         yield AddableDict(answer=_ending(assessed, lang))
 
     async def astream(inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[AddableDict]:
@@ -191,7 +197,8 @@ def build_answer_chain(
                     yield AddableDict(answer=passed)
                 if checker.failed:
                     break
-            yield AddableDict(answer=checker.finish())
+            if rest := checker.finish():
+                yield AddableDict(answer=rest)
         yield AddableDict(answer=_ending(assessed, lang))
 
     chain: Runnable[Any, dict[str, Any]] = RunnableGenerator(stream, astream)
@@ -392,11 +399,13 @@ def _excerpt(number: int, document: Document, lang: Lang, others: Any, *, detail
     metadata = document.metadata
     name = metadata.get("disease") or fit_sentences(document.page_content.partition("\n")[0], others)
     text = f"{number}. {without_instructions(str(name)) or '…'}"
-    said = {"matched": ("符合您说的", "fits what you say"), "denied": ("您否认了", "you denied"), "contradicting": ("与资料不符", "against it")}
-    for status, heads in said.items():
+    parts = []
+    for status, heads in _SAID.items():
         pieces = [e for e in metadata.get("evidence", ()) if e["field"] == "query" and e["status"] == status]
         if words := list(dict.fromkeys(e["text"] for e in pieces)):
-            text += f",{heads[0]}:" + "、".join(words) if lang == "zh" else f"; {heads[1]}: " + ", ".join(words)
+            parts.append(f"{heads['zh']}:" + "、".join(words) if lang == "zh" else f"{heads['en']}: " + ", ".join(words))
+    if parts:
+        text += {"zh": ",", "en": "; "}[lang] + {"zh": ";", "en": "; "}[lang].join(parts)
     text += f" [{number}]"
     description = metadata.get("description")
     if detailed and not is_tainted(document) and isinstance(description, str) and (fit := fit_sentences(description, others)):

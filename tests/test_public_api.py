@@ -23,7 +23,28 @@ HEAVY = (
 )
 # What anybody may import: plain data and strings, no LangChain part of ours.
 GROUND = {"knowledge_base", "model_files", "score_cache"}
-CLINICAL = {"clinical.lexicon", "clinical.polarity", "clinical.evidence", "clinical.triage"}
+# The clinical layer, each module upon the ones above it.
+CLINICAL = {
+    "clinical.numbers": set(),
+    "clinical.weights": set(),
+    "clinical.occlusion": set(),
+    "clinical.lexicon": set(),
+    "clinical.demographics": {"clinical.lexicon", "clinical.numbers"},
+    "clinical.mentions": {"clinical.lexicon", "clinical.numbers"},
+    "clinical.polarity": {"clinical.lexicon", "clinical.mentions"},
+    "clinical.coverage": {"clinical.demographics", "clinical.lexicon", "clinical.polarity", "clinical.weights"},
+    "clinical.evidence": {"clinical.demographics", "clinical.lexicon", "clinical.polarity"},
+    "clinical.next_question": {"clinical.lexicon", "clinical.polarity"},
+    "clinical.abstention": {"clinical.lexicon", "clinical.numbers", "clinical.polarity", "clinical.weights"},
+    "clinical.triage": {
+        "clinical.demographics",
+        "clinical.lexicon",
+        "clinical.mentions",
+        "clinical.numbers",
+        "clinical.polarity",
+    },
+}
+CLINICAL["clinical.assessment"] = set(CLINICAL) - {"clinical.occlusion", "clinical.coverage", "clinical.weights"}
 MAY_IMPORT = {
     "knowledge_base": set(),
     "model_files": set(),
@@ -36,12 +57,9 @@ MAY_IMPORT = {
     "document_compressors": {"score_cache", "cross_encoders"},
     "vectorstores": set(),
     "retrievers": {"clinical.lexicon"},
-    "chains": CLINICAL,
-    "clinical.lexicon": set(),
-    "clinical.coverage": {"clinical.lexicon", "clinical.polarity"},
-    "clinical.polarity": {"clinical.lexicon"},
-    "clinical.evidence": {"clinical.lexicon", "clinical.polarity"},
-    "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
+    "answer_guard": {"clinical.lexicon"},
+    "chains": {"answer_guard", *CLINICAL},
+    **CLINICAL,
     "evaluation.metrics": set(),
     "evaluation.compare": {"evaluation.metrics", "knowledge_base"},
 }

@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
 from langchain_bge_medical.clinical.numbers import durations
-from langchain_bge_medical.clinical.polarity import Finding
+from langchain_bge_medical.clinical.polarity import Finding, affirms_nothing
 from langchain_bge_medical.clinical.weights import ABSTENTION, ABSTENTION_THRESHOLD, AbstentionWeights
 
 _PETS = r"狗狗?|小狗|狗子|猫咪?|小猫|猫猫|主子|泰迪|金毛|柯基|哈士奇|橘猫|英短|仓鼠|兔子|乌龟|鹦鹉|小鸟|鸽子|金鱼|鱼缸|母鸡|小鸡|鸡(?!胸|眼|皮|蛋|肉)|鸭子|猪(?!肉)|小猪|牛(?!肉|奶|皮癣)|奶牛|羊(?!癫|角风|水|肉)|蜜蜂|蚕|宠物"
@@ -112,6 +112,8 @@ def abstention(
     """
     if not documents:
         return Abstention(abstains=True, score=0.0, reason="no_match")
+    if affirms_nothing(query, said):
+        return Abstention(abstains=True, score=0.0, reason="no_symptoms")
     bias, *slopes = weights
     total = bias + sum(w * x for w, x in zip(slopes, features(query, said, documents, lexicon, flagged=flagged), strict=True))
     score = 1 / (1 + math.exp(-total)) if total >= 0 else math.exp(total) / (1 + math.exp(total))

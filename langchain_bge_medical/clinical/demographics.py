@@ -105,7 +105,7 @@ def patient_of(text: str) -> Patient:
     if pregnant:
         sex = "female"
     child = age < 14 if age is not None else kind == "child" and not pregnant
-    elderly = age >= 60 if age is not None else kind == "elderly"
+    elderly = age >= 65 if age is not None else kind == "elderly"
     return Patient(age=age, sex=sex, pregnant=pregnant, child=child, elderly=elderly)
 
 

@@ -45,6 +45,11 @@ def folded(text: str) -> tuple[str, Any]:
     return _SAME_PAIRS.sub("没有", plain), offsets
 
 
+@functools.lru_cache(maxsize=65_536)
+def _folded_form(form: str) -> str:
+    return folded(form)[0]
+
+
 def fold_pattern(pattern: str) -> str:
     """Return a regular expression with its letters folded as `folded` folds those of a text."""
     return pattern.translate(_SAME_LETTERS)
@@ -54,7 +59,7 @@ def fold_pattern(pattern: str) -> str:
 
 # Words that hold a character of a symptom and are none: they are hidden from finders 2 and 4.
 _HARMLESS = re.compile(
-    r"麻烦|麻将|芝麻|麻辣|麻醉|麻药|肉麻|麻花|大麻|麻利|酸奶|酸菜|酸辣|尿酸|硝酸|乳酸|叶酸|碳酸|酸碱|酸性|胃酸|心痛钱|痛快|痛苦|痛恨"
+    r"(?:以|之|目|饭|睡|经|餐)前(?=胸)|麻烦|麻将|芝麻|麻辣|麻醉|麻药|肉麻|麻花|大麻|麻利|酸奶|酸菜|酸辣|尿酸|硝酸|乳酸|叶酸|碳酸|酸碱|酸性|胃酸|心痛钱|痛快|痛苦|痛恨"
     r"|头痛的(?=数学|题|问题|作业|事)|抖音|抖动(?=手机)|发烧友|烧烤|烧水|烧饭|烧菜|烧火|烧香|烧纸|烧炭|烧煤|红烧|燃烧|烧鸡|烧开|烧伤|烧钱|烧脑|烧酒|发烧级|黄瓜|黄豆|黄金|黄色的车"
     r"|头发|头像|头条|头目|头绪|头胎|头一|头几|头两|钟头|石头|馒头|念头|里头|外头|前头|年头|街头|镜头|口头|手头|老头|罐头|枕头|个头|码头|工头|风头|线头|拳头|龙头|床头|骨头汤|地头|势头"
     r"|手机|手术|手工|手续|手表|手册|手段|手法|对手|动手|分手|二手|助手|高手|选手|拿手|亲手|手游|手套|手感|新手|扶手|把手"
@@ -64,13 +69,13 @@ _HARMLESS = re.compile(
     r"|困难户|困境|围困|贫困|累计|积累|连累|堵车|堵路|堵在|吐槽|吐司|吐鲁番|谈吐|吐露|抽烟|抽奖|抽空|抽血|抽屉|抽时间|抽查|抽象|抽签|抽调|抽纸|抽水|拉面|拉着|拉黑|拉链|拉手|拉开|拉住|拉车|拉力|卡车|卡片|银行卡|信用卡|卡路里|刷卡|卡里|医保卡|打卡|卡牌|发卡|卡通|"
     r"咳咳(?=[，。])|水肿瘤|肿瘤|肿么|干净|干活|干嘛|干啥|干什么|干脆|干部|干杯|能干|若干|干预|饼干|干扰|干掉|干涉|响应|影响|音响|跳舞|跳槽|跳绳|跳过|跳广场|跳起来|跳楼|跳河|掉头|掉线|掉链|硬盘|硬件|硬币|强硬|红包|红灯|红酒|红枣|口红|红绿|网红|分红|红利|红薯|黑板|黑人|黑暗|拉黑|黑客|天黑|摸黑|黑色|白天|白领|白酒|白菜|明白|白白|表白|白糖|白色|蛋白|空白|青菜|青年|青春|年青|紫菜|紫薯"
     r"|晕车药|冷饮|冷冻|冷静|冷气|冷门|冷笑话|寒冷|冷战|制冷|凉拌|凉菜|凉水|凉快|着凉|受凉|乘凉|凉鞋|热水|热闹|热门|热情|热饭|热爱|热量|热点|亲热|热心|热菜|加热|天热|炎热|热饮|热敷|天冷|天凉|大事|大家|大概|大夫|大学|多大|大小|老大|大人|大哥|大姐|大妈|大爷|大叔|大三|大四|自大|破产|破坏|破解|突破|打破|读破|烂片|烂尾|腐烂|臭豆腐|味道(?=不错|好|鲜)|美味|调味|口味"
-    r"|响亮|闷热|闷骚|闷声|僵尸|僵局|慌张|惊慌|涨价|涨停|胀痛乳|汗水|汗衫|血压计|血型|血统|血汗|吸血鬼|流血事件|献血|血色|水果|水平|水杯|喝水|开水|流水线|流水账|胖子|减肥药|瘦肉|瘦身(?=食谱|操|餐)|抖擞|歪理|斜坡|斜对"
+    r"|响亮|闷热|闷骚|闷声|僵尸|僵局|慌张|惊慌|涨价|涨停|胀痛乳|汗水|汗衫|血压计|血型|血统|血汗|吸血鬼|流血事件|献血|水果|水平|水杯|喝水|开水|流水线|流水账|胖子|减肥药|瘦肉|瘦身(?=食谱|操|餐)|抖擞|歪理|斜坡|斜对"
 )
 
 _N = r"(?:[0-9]{1,3}|[零一二两三四五六七八九十半几好多]{1,4})"
 _ADVERBS = (
     "有一点点 有一点儿 有一点 有点儿 有点 有些 有的 一点点 一点儿 一点 些许 稍微 略微 略 微微 轻微 轻轻 隐隐 隐隐约约 很是 非常 特别 特 极其 极 相当 十分 "
-    "超级 超 贼 老是 老 总是 总 一直 一直在 一直都 始终 整天 成天 天天 每天 整夜 整晚 通宵 夜里 晚上 半夜 白天 早上 早晨 早起 下午 一阵一阵的 一阵一阵 一阵阵的 一阵阵 阵阵 "
+    "超级 超 贼 老是 老 总是 总 一直 一直在 一直都 始终 整天 成天 天天 每天 整夜 整晚 通宵 夜里 晚上 半夜 白天 早上 早晨 早起 下午 一阵一阵的 一阵一阵 一阵阵的 一阵阵 一阵 阵阵 "
     "一抽一抽的 一跳一跳的 一下一下的 一直在那 又 也 也是 也有点 都 还 还是 还有点 还在 就 就是 就开始 更 更加 越来越 越 慢慢 渐渐 逐渐 突然 突然间 突然就 忽然 猛然 一下子 猛的 "
     "开始 会 就会 总会 偶尔 偶尔会 有时 有时候 时不时 时不时的 动不动 动不动就 经常 常常 经常会 反复 持续 不停的 不断 拼命 厉害 严重 剧烈 猛烈 明显 真 真的 是真 确实 好 挺 太 蛮 几 "
     "里 里面 里边 里头 上 上面 上边 上头 下面 下边 底下 外面 这儿 那儿 这里 那里 那块 这块 那块儿 那片 那一片 那一块 这一块 这边 那边 这个地方 那个地方 那地方 的地方 部位 位置 处 一带 附近 周围 四周 旁边 中间 正中间 之间 "
@@ -97,6 +102,7 @@ _LATIN_GAP = re.compile(
     r"(?:\s+(?:the|my|his|her|their|our|a|an|some|really|very|so|quite|pretty|bit|little|is|are|was|were|been|being|be|has|have|had|feels?|felt|got|getting|gets|all|still|also|of|on|in|both|left|right|most|constantly|always|slightly|a bit|a little|kind of|sort of|just|too|at|from|with|up|badly|severe|bad|mild|it|keeps?|lots? of))+(?=\s)"
     r"|\s+(?P<deny>not|no|never|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|hasn't|haven't)(?=\s)"
 )
+_BEFORE = frozenset("以之目饭睡经餐")  # 以前胸痛 is not 前胸痛
 _MAX_GAPS, _MAX_GAP_LENGTH, _MAX_SPAN = 3, 10, 24
 
 
@@ -131,11 +137,12 @@ class MentionFinder:
             for form in (*entry.colloquial, *entry.en):
                 self._add(form, _Form(entry.term, opposite=False))
             for form in entry.opposite:
-                if not _affirms(folded(form)[0]):
+                if not _affirms(_folded_form(form)):
                     self._add(form, _Form(entry.term, opposite=True))
         self._terms = _learn(entries)
         self._known = set(lexicon.entries)
         self._paraphrases = _Paraphrases(entries)
+        _folded_form.cache_clear()
 
     def find(self, text: str) -> list[Mention]:
         """Return the mentions in `text`, left to right, without overlaps; `text[start:end]` is how it is said."""
@@ -156,7 +163,7 @@ class MentionFinder:
 
     def _add(self, form: str, value: _Form) -> None:
         node = self._trie
-        for char in folded(form)[0].strip():
+        for char in _folded_form(form).strip():
             node = node.setdefault(char, {})
         if node is not self._trie:
             node.setdefault(_END, value)
@@ -165,7 +172,8 @@ class MentionFinder:
         found = []
         i, n = 0, len(plain)
         while i < n:
-            best = self._longest(plain, masked, i) if plain[i] in self._trie else None
+            known = plain[i] in self._trie and not (plain[i] == "前" and plain[i - 1 : i] in _BEFORE)
+            best = self._longest(plain, masked, i) if known else None
             if best is None:
                 i += 1
                 continue
@@ -200,14 +208,14 @@ class MentionFinder:
                 if _END in node:
                     end = at
                     # 没咳嗽没痰 denies two things; it is not a denied 咳嗽没痰.
-                    if start and plain[start - 1] in "没不无" and any(c in "没不无" for c in plain[start + 1 : end]):
+                    if start and plain[start - 1] in "没不无" and "没" in plain[start + 1 : end]:
                         continue
                     if latin or _is_latin(plain[at - 1]):
                         suffix = re.compile(r"(?:e?s|ed|ing)?(?![a-z])").match(plain, at)
                         if suffix is None:
                             continue
                         end = suffix.end()
-                    if gaps and (matched < 2 or "□" in masked[start:end]):
+                    if (gaps and (matched < 2 or "□" in masked[start:end])) or plain.startswith("喘气", end - 1):
                         continue
                     if best is None or (matched, -gaps) > (best.length, -best.gaps):
                         best = _Match(node[_END], end, matched, denied, gaps)
@@ -290,6 +298,9 @@ class MentionFinder:
                 continue
             if kind == "needs" and complaint in _VAGUE and not self._known_pair(where, complaint):
                 continue
+            end = token.end()
+            if kind == "english" and not inside and (ahead := _IN_SITE.match(masked, end)):
+                where, end = _SITE_OF[ahead["site"]], ahead.end()
             term = self._term(where, complaint)
             start = token.start()
             opposite = False
@@ -301,8 +312,8 @@ class MentionFinder:
                 if gap:
                     start = site.start()
                     opposite = bool(gap["deny"])
-            found.append(Mention(term, start, token.end(), opposite))
-            taken[start : token.end()] = b"\1" * (token.end() - start)
+            found.append(Mention(term, start, end, opposite))
+            taken[start:end] = b"\1" * (end - start)
             site = None
         return found
 
@@ -372,7 +383,7 @@ class _Paraphrases:
         for entry in entries:
             for opposite, forms in ((False, (entry.term, *entry.colloquial)), (True, entry.opposite)):
                 for form in forms:
-                    skeleton = "".join(c for c in folded(form)[0] if c not in _EMPTY and not c.isspace())
+                    skeleton = "".join(c for c in _folded_form(form) if c not in _EMPTY and not c.isspace())
                     if len(skeleton) >= _LEAST and not skeleton.isascii():
                         rows.append((skeleton, _Form(entry.term, opposite)))
         frequency = Counter(pair for skeleton, _ in rows for pair in set(itertools.pairwise(skeleton)))
@@ -602,7 +613,7 @@ _ALONE = {
     "吐": r"作吐|吐",
     "晕": r"头?晕乎|发晕|晕眩|晕|眩",
     "烧": r"发烧|烧",
-    "拉": r"拉(?=了?[0-9一二两三四五六七八九十好几]{1,3}[次回趟天]|的?(?:稀|水)|[，。；、]|过[，。]|没发|吐|$)|(?:肚|屙)痾|屙",
+    "拉": r"泻|窜稀|拉(?=了?[0-9一二两三四五六七八九十好几]{1,3}[次回趟天]|的?(?:稀|水)|[，。；、]|过[，。]|没发|吐|$)|(?:肚|屙)痾|屙",
     "抽": r"抽(?=了?[，。；、？\n]|$|过[，。]|风|起来|搐|了[0-9一两三几好][次回下分])|抽动|抽抽",
     "抖": r"发抖|直抖|哆嗦|打抖|颤抖|抖|打颤|发颤|(?<!房)颤",
     "累": r"累|发虚|疲",
@@ -619,12 +630,11 @@ _ALONE = {
     "脱皮": r"脱皮|起皮|掉皮|掉屑|蜕皮|皮屑|掉渣",
     "抽筋": r"抽筋|痉挛|转筋",
     "发冷": r"发冷|怕冷|畏寒|打冷战|打寒战|寒战|打摆子|发寒|打冷颤|冷颤|冷震|冷战",
-    "出汗": r"出汗|冒汗|盗汗|大汗|冷汗|虚汗|淌汗|流汗|汗多|多汗",
+    "出汗": r"出汗|冒汗|盗汗|大汗|冷汗|虚汗|淌汗|流汗|汗多|多汗|汗[^，。]{0,3}(?:透|湿)|一身汗|满身汗|一头汗",
     "噎": r"噎的慌|噎着|发噎|噎",
     "呛": r"呛咳|呛着|呛",
     "痰": r"痰",
     "鼻涕": r"鼻涕|清涕|脓涕|涕",
-    "眼泪": r"流泪|淌泪|流眼泪|眼泪汪汪",
     "动不了": r"(?:抬|举|伸|弯|蹲|站|转|睁|张|闭|动|走|提|握|合|翻|直|迈|坐|拿|端|拧|穿|梳|蜷|绷)不(?:起来?|高|直|开|了|动|稳|住|上|紧|下去?|过来?|成)|不能动|不敢动|瘫|瘫痪|不听使唤",
     "看不清": r"看不(?:清楚?|见|到|清)|模糊|重影|看着糊|发花|眼花|视物不清",
     "听不清": r"听不(?:清楚?|见|到)|耳背|聋",
@@ -634,7 +644,24 @@ _ALONE = {
     "喘不上": r"(?:喘|透|上|呼吸|出|接)不(?:上|过|匀|来)来?气?|憋的?(?:慌|闷|气|难受)|憋气|憋醒|气短|气促|气紧|气急|胸闷",
     "拉不出": r"(?:拉|解|尿|排|屙|撒)不(?:出|出来|净|干净|尽|完)",
     "难受": r"不舒服|难受|不自在|不的劲|不适|别扭|不舒坦|不对劲",
-    "呕恶": r"恶心|反胃|想吐|干吐|作呕|犯恶心|作吐",
+    "呕恶": r"恶心|反胃|想吐|干吐|作呕|犯恶心|作吐|泛恶|胃里?翻|心头翻",
+    "想死": r"(?<![痛累困烦热痒难羞气])(?<![痛累困烦热痒难羞气]的)想死(?!你|我|他|她)|不想活|想轻生|想自杀",
+    "没兴趣": r"(?:啥|什么)?都?(?:没|没有|不感)兴趣|提不起兴趣|不想动",
+    "怕人": r"不(?:爱|想|敢|愿)(?:出门|见人|说话|理人)|怕见人|躲着人",
+    "渴": r"口渴|爱渴|老渴|渴的?(?:很|厉害|慌)?", "饿": r"饿的(?:快|慌|很)|老饿|总饿|易饿",
+    "撑": r"撑的慌|顶的慌|饱胀|撑着|顶着|发撑|撑(?!不|伞|地|起|着腰)",
+    "健忘": r"忘事|健忘|记不(?:住|的|清)|忘东忘西|丢三落四|转头就忘|认不(?:的|出|清)人?|不认人|认错人|走丢|找不(?:到|着)家|迷路",
+    "走不稳": r"走路?(?:不稳|发?飘|打?晃|跛|一瘸一拐|歪|偏)|一瘸一拐|打晃|打软腿|拖着(?:腿|脚)|深一脚浅一脚|踩(?:棉花|云)",
+    "重影": r"重影|双影|成双|(?:变|看)成?两个|一个变俩|看(?:人|东西|字)(?:是|有)?两个",
+    "变形": r"变形|变弯|扭曲|歪歪扭扭",
+    "闪光": r"闪光|亮光一?闪|一闪一闪",
+    "黑影": r"黑影|黑点|飘黑|飞蚊|小黑点|黑(?:了)?一块",
+    "耷拉": r"耷拉|下垂|往下掉|往下坠|睁不开",
+    "瘀": r"瘀青|淤青|瘀斑|紫斑|紫点|青紫|青一块|一块块青|出血点",
+    "白点": r"白点|白膜|白苔|白斑|白块|白屑",
+    "张口喘": r"张(?:着)?嘴(?:睡|呼吸|喘)|张口呼吸",
+    "夜尿": r"起夜|夜尿|(?:一夜|晚上|夜里)(?:要)?起(?:来)?[0-9一二两三四五六七八好几]+(?:次|回|趟)",
+    "泪": r"泪汪汪|眼泪汪汪|流泪|淌泪|流眼泪|眼泪直流|掉眼泪|老想哭|想哭",
     "慌": r"发慌|心慌|慌的很|慌的|怦怦跳|砰砰跳|突突跳|扑通扑通跳|乱跳",
     "堵": r"堵的慌|堵塞|发堵|不通气|不透气|堵",
     "闷": r"发闷|闷的慌|憋闷|闷胀|闷",
@@ -652,7 +679,7 @@ _ALONE = {
 }
 # Complaints only of a body part named in the same clause, or directly denied.
 _NEEDS = {
-    "红": r"发红|通红|又红|红彤彤|红", "黄": r"发黄|蜡黄|焦黄|黄", "黑": r"发黑|乌黑|黑", "紫": r"发紫|发乌|发青|青紫|紫|发绀", "白": r"发白|苍白|惨白|煞白",
+    "红": r"发红|通红|又红|红彤彤|红", "黄": r"发黄|蜡黄|焦黄|黄", "黑": r"发黑|乌黑|黑", "紫": r"发紫|发乌|发青|青紫|紫|发绀", "白": r"发白|苍白|惨白|煞白|没(?:有)?(?:颜色)|白的?(?:像|跟|吓人)|白",
     "青": r"青一块紫一块|瘀青|淤青", "硬": r"发硬|硬邦邦|变硬|硬", "软": r"发软|软", "凉": r"冰凉|冰冷|发凉|凉|冷", "热": r"发热|发烫|烫|热", "干": r"发干|干燥|干涩|干巴巴|干",
     "涩": r"发涩|涩", "大": r"变大|长大|肿大|大了", "粗": r"变粗|粗", "突": r"突出来?|鼓出来?|凸", "凹": r"凹进去|凹陷|凹|瘪", "烂": r"烂", "破": r"破皮|破了?|裂开?|裂口|皲裂",
     "臭": r"臭|异味|有味|味儿?|气味", "哑": r"沙哑|嘶哑|发哑|哑|嘶", "响": r"嗡嗡响?|响|鸣|咔咔响", "跳": r"直跳|跳", "歪": r"歪|斜", "卡": r"卡着|卡住|卡|锁住|交锁",
@@ -684,7 +711,8 @@ _ENGLISH_SITES = {
 _GENERIC = {
     "痛": "疼痛", "痒": "皮肤瘙痒", "麻": "肢体麻木", "肿": "水肿", "胀": "腹胀", "酸": "肌肉酸痛", "喘": "喘息", "咳": "咳嗽", "吐": "呕吐", "晕": "头晕", "烧": "发热", "拉": "腹泻", "抽": "抽搐",
     "抖": "手抖", "累": "乏力", "乏力": "乏力", "困": "嗜睡", "瘦": "消瘦", "疹": "皮疹", "水泡": "水疱", "脱皮": "皮肤脱皮", "抽筋": "小腿抽筋", "发冷": "畏寒", "出汗": "多汗", "噎": "吞咽困难", "呛": "呛咳", "痰": "咳痰",
-    "鼻涕": "流清涕", "眼泪": "流泪", "看不清": "视物模糊", "听不清": "听力下降", "说不清": "言语不清", "吃不下": "食欲减退", "睡不着": "失眠", "喘不上": "呼吸困难", "难受": "多部位不适", "呕恶": "恶心", "慌": "心悸",
+    "鼻涕": "流清涕", "想死": "自杀念头", "没兴趣": "兴趣减退", "怕人": "回避社交", "泪": "流泪", "渴": "口渴", "饿": "饥饿感", "撑": "餐后饱胀", "健忘": "记忆力减退", "走不稳": "步态不稳", "重影": "复视", "变形": "视物变形", "闪光": "闪光感", "黑影": "飞蚊症", "耷拉": "眼睑下垂", "瘀": "皮肤瘀斑",
+    "白点": "皮肤白斑", "张口喘": "张口呼吸", "夜尿": "夜尿增多", "看不清": "视物模糊", "听不清": "听力下降", "说不清": "言语不清", "吃不下": "食欲减退", "睡不着": "失眠", "喘不上": "呼吸困难", "难受": "多部位不适", "呕恶": "恶心", "慌": "心悸",
     "漏": "尿失禁", "失禁": "尿失禁", "僵": "肌肉僵硬", "发烫": "发热", "浮肿": "水肿", "糊涂": "意识障碍", "昏": "晕厥", "惊": "烦躁不安", "包": "皮肤肿物", "便秘": "便秘", "火辣": "皮肤灼热感", "动不了": "肢体活动受限", "停呼吸": "呼吸暂停", "拉不出": "排便费力",
 }  # fmt: skip
 
@@ -711,10 +739,16 @@ _TOKENS = re.compile(
     rf"|(?P<english>\b(?:{_named(_ENGLISH)})\b)"
     rf"|(?P<needs>{_named(_NEEDS)})"
 )
+_IN_SITE = re.compile(
+    rf"(?:\s+(?:in|on|of|at|behind|around|under|down|across|over|inside)(?:\s+(?:both|the|my|his|her|one|left|right|side|of|sides|lower|upper|all))*\s+)(?P<site>{_LATIN_SITES})\b"
+)
 _ONLY_GAPS = re.compile(
     rf"(?:(?:{_alternatives(_ADVERBS)}|{_N}(?:天|次|周|个月|年|小时)|是|颜色|看着|摸着|变|变的|又|有|带|像|\s|\b(?:is|are|was|feels?|felt|really|so|very|a bit|a little|kind of|has been|have been|been|keeps?|still)\b)"
     rf"|(?P<deny>{_alternatives(_DENIALS)}|\b(?:isn't|aren't|doesn't|don't|not|never|didn't)\b))*"
 )
+
+
+_LONGEST_PARSED = 24  # characters of a form that may be a body part and a complaint
 
 
 @functools.cache
@@ -740,7 +774,7 @@ def _learn(entries: Iterable[LexiconEntry]) -> dict[tuple[str, str], str]:
     for entry in entries:
         for weight, forms in ((3, (entry.term,)), (1, (*entry.colloquial, *entry.en))):
             for form in forms:
-                parsed = _parse(folded(form)[0])
+                parsed = _parse(_folded_form(form))
                 if parsed is not None:
                     votes[parsed][entry.term] += weight
     # Between equals the shorter term is the more general one.
@@ -749,6 +783,8 @@ def _learn(entries: Iterable[LexiconEntry]) -> dict[tuple[str, str], str]:
 
 def _parse(form: str) -> tuple[str, str] | None:
     """Return the body part and the complaint that a form is made of, if it holds nothing else."""
+    if len(form) > _LONGEST_PARSED or not _TOKENS.match(form):
+        return None
     tokens = [token for token in _TOKENS.finditer(form) if token.lastgroup != "stop"]
     kinds = [token.lastgroup for token in tokens]
     if kinds[:1] == ["site"] and len(kinds) == 2 and kinds[1] in ("alone", "needs", "english"):

@@ -338,6 +338,23 @@ def affirmed_text(text: str, found: Sequence[Finding]) -> str:
     return left if affirms and left else text
 
 
+def affirms_nothing(text: str, found: Sequence[Finding]) -> bool:
+    """Return whether every clause of `text` only denies, tells what is past, or is about others: `我不头痛`.
+
+    Args:
+        text: A patient's words.
+        found: What `findings` returns for them.
+    """
+    if not found or any(finding.status in ("present", "possible") for finding in found):
+        return False
+    starts = [finding.start for finding in found]
+    for clause in _CLAUSE.finditer(text):
+        told = sum(char.isalnum() for char in clause.group())
+        if told > 1 and not any(clause.start() <= start < clause.end() for start in starts):
+            return False
+    return True
+
+
 def _without_denials(clause: str, offset: int, inside: Sequence[Finding]) -> str:
     """Return a clause that affirms something without what it denies: `没有发烧有咳嗽` → `有咳嗽`."""
     pieces, end = [], 0
