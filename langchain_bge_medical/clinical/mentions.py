@@ -155,7 +155,7 @@ class MentionFinder:
         chosen = self._with_values(plain, chosen, taken)
         chosen += self._courses(masked, taken, chosen)
         chosen += self._complaints(masked, taken, chosen)
-        chosen = self._paraphrases.join(plain, chosen)
+        chosen = self._paraphrases.join(plain, chosen, self._known)
         chosen.sort(key=lambda m: m.start)
         return _in_text(chosen, offsets, len(text))
 
@@ -224,21 +224,32 @@ class MentionFinder:
     # -- 3: values
 
     def _with_values(self, plain: str, chosen: list[Mention], taken: bytearray) -> list[Mention]:
+        told: list[Mention] = []
+        end_before = 0
         for value in measurements(plain):
             said = _value_term(value)
             if said is None or said[0] not in self._known:
                 continue
-            start = value.start
-            near = re.search(r"(?:发?高?低?烧|体温|血压|量|fever|temp)[^，。；、]{0,6}$", plain[max(0, start - 12) : start])
-            if near:
+            start, end = value.start, value.end
+            before = plain[max(end_before, start - 12) : start]
+            if near := re.search(r"(?:发?高?低?烧|体温|血压|量|fever|temp)[^，。；、]{0,6}$", before):
                 start -= len(near.group())
-            if after := re.match(r"[多几]?[，的 ]?(?:高|发)?烧", plain[value.end : value.end + 4]):
-                value = value._replace(end=value.end + after.end())
-            # A form that ends in digits is a poor reading of the value itself: 烧到39度 in 烧到39度5.
-            chosen = [m for m in chosen if m.end <= start or m.start >= value.end]
-            chosen.append(Mention(said[0], start, value.end, said[1]))
-            taken[start : value.end] = b"\1" * (value.end - start)
-        return chosen
+            if after := re.match(r"[多几]?[，的 ]?(?:高|发)?烧", plain[end : end + 4]):
+                end += after.end()
+            told.append(Mention(said[0], start, end, said[1]))
+            end_before = end
+        if not told:
+            return chosen
+        for mention in told:
+            taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
+        # A form that ends in digits is a poor reading of the value itself: 烧到39度 in 烧到39度5.
+        starts = [mention.start for mention in told]
+        kept = []
+        for mention in chosen:
+            i = bisect.bisect_left(starts, mention.end) - 1
+            if i < 0 or told[i].end <= mention.start:
+                kept.append(mention)
+        return kept + told
 
     # -- what is as it should be, and when it is worse or better
 
@@ -321,8 +332,9 @@ class MentionFinder:
         """Return the term of a complaint at a body part or at what that is a part of, if there is one."""
         place: str | None = site
         while place:
-            if term := self._terms.get((place, complaint)):
-                return term
+            for said in (complaint, *_ALSO.get(complaint, ())):
+                if term := self._terms.get((place, said)):
+                    return term
             place = _PARENT.get(place)
         return None
 
@@ -397,10 +409,12 @@ class _Paraphrases:
                 if frequency[pair] <= _COMMON:
                     self._index[pair].append(number)
 
-    def join(self, plain: str, chosen: list[Mention]) -> list[Mention]:
-        """Add what only a paraphrase explains; a paraphrase that explains more than a short mention replaces it."""
+    def join(self, plain: str, chosen: list[Mention], known: set[str]) -> list[Mention]:
+        """Add what only a paraphrase explains; it goes before complaints that no term says."""
         chosen = sorted(chosen, key=lambda m: m.start)
         starts = [m.start for m in chosen]
+        added: list[Mention] = []
+        replaced: set[Mention] = set()
         for clause in _CLAUSE.finditer(plain):
             if not _LEAST <= len(clause.group()) <= _MOST:
                 continue
@@ -411,10 +425,11 @@ class _Paraphrases:
             start, end = start + clause.start(), end + clause.start()
             low, high = bisect.bisect_left(starts, clause.start()), bisect.bisect_left(starts, clause.end())
             inside = [m for m in chosen[low:high] if m.start < end and m.end > start]
-            if any(inside):
+            if any(m.term in known or m.start < start or m.end > end for m in inside):
                 continue
-            chosen.append(Mention(form.term, start, end, form.opposite != denied))
-        return chosen
+            replaced.update(inside)
+            added.append(Mention(form.term, start, end, form.opposite != denied))
+        return [m for m in chosen if m not in replaced] + added
 
     def _best(self, clause: str) -> tuple[_Form, int, int, bool] | None:
         places = [i for i, c in enumerate(clause) if c not in _EMPTY]
@@ -598,6 +613,7 @@ _PARENT = {
 
 # Complaints that are one wherever they stand.
 _ALONE = {
+    "红肿": r"又?红又?肿(?:热痛|胀|痛)?|又肿又[红痛烫硬]|又[红痛烫]又[肿烫痛]|红肿热痛|肿痛",
     "停呼吸": r"不喘气|没有?呼吸|呼吸停|停了?呼吸|没有?气了",
     "痛": (
         r"(?:(?:火辣辣|火烧火燎|热辣辣|一跳一跳|一抽一抽|一揪一揪|一阵一阵|丝丝拉拉|滋啦滋啦|隐隐|针扎(?:一样|似)?|刀割(?:一样|似)?|刀绞(?:一样|似)?|电击样|撕裂(?:样|般)?|钻心|坠着|抽着|揪着|胀着|拧着|闷|钝|剧|绞|隐|刺|抽|跳|灼|坠|酸|胀|肿|生|窜|压|抽抽)的?)?痛"
@@ -707,6 +723,8 @@ _ENGLISH_SITES = {
     "脚趾": "toe toes", "脚跟": "heel heels", "关节": "joint joints", "皮肤": "skin body", "尿": "urine pee", "大便": "stool poop", "月经": "period periods",
 }  # fmt: skip
 
+# What a complaint is, too, where the lexicon has no word for both: 又红又肿 is a swelling.
+_ALSO = {"红肿": ("肿", "红", "痛")}
 # What a complaint is called where no body part says more.
 _GENERIC = {
     "痛": "疼痛", "痒": "皮肤瘙痒", "麻": "肢体麻木", "肿": "水肿", "胀": "腹胀", "酸": "肌肉酸痛", "喘": "喘息", "咳": "咳嗽", "吐": "呕吐", "晕": "头晕", "烧": "发热", "拉": "腹泻", "抽": "抽搐",
