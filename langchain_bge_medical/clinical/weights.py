@@ -47,9 +47,9 @@ class AbstentionWeights(NamedTuple):
     """If it asks for something that is no complaint: a booking, a price, a recipe, a definition."""
 
 
-BLEND = BlendWeights(affirmed=1.2, denied=1.0, recall=1.5, impossible=20.0, unlikely=2.0)
+BLEND = BlendWeights(affirmed=2.5, denied=1.0, recall=4.0, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
-    bias=-1.9, findings=2.8, loose=2.0, said=0.7, best=0.9, covered=1.2, body=2.3, course=2.1, flagged=3.4,
-    other_subject=-9.0, other_wish=-2.2,
+    bias=-3.59, findings=3.02, loose=2.92, said=0.26, best=1.36, covered=0.96, body=3.0, course=2.47, flagged=2.53,
+    other_subject=-9.0, other_wish=-1.89,
 )  # fmt: skip
-ABSTENTION_THRESHOLD = 0.4
+ABSTENTION_THRESHOLD = 0.7

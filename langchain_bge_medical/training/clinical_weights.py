@@ -106,7 +106,13 @@ def fit_blend(seen: Sequence[Candidates], start: BlendWeights = BLEND) -> BlendW
 
 
 def quality(seen: Sequence[Candidates], weights: BlendWeights) -> float:
-    """Return the mean, over files, of MRR@10 and of the share of right pairs."""
+    """Return the mean of `figures`."""
+    values = figures(seen, weights).values()
+    return sum(values) / len(values) if values else 0.0
+
+
+def figures(seen: Sequence[Candidates], weights: BlendWeights) -> dict[str, float]:
+    """Return MRR@10 and the share of right pairs, by number of the file."""
     values: dict[tuple[int, str], list[float]] = {}
     for one in seen:
         scores = [
@@ -120,8 +126,7 @@ def quality(seen: Sequence[Candidates], weights: BlendWeights) -> float:
         if one.irrelevant is not None:
             other = next((rank for rank, i in enumerate(order) if one.irrelevant[i]), len(order))
             values.setdefault((one.group, "pairs"), []).append(float(first is not None and first < other))
-    means = [sum(v) / len(v) for v in values.values()]
-    return sum(means) / len(means) if means else 0.0
+    return {f"{name} {group + 1}": round(sum(v) / len(v), 4) for (group, name), v in sorted(values.items())}
 
 
 def fit_abstention(
@@ -152,12 +157,12 @@ def fit_abstention(
     weights = AbstentionWeights(round(float(model.intercept_[0]), 2), *(round(float(c), 2) for c in model.coef_[0]))
     # Whatever else an animal has, it is not our patient; there are too few of them to learn that from.
     weights = weights._replace(other_subject=min(weights.other_subject, -9.0))
-    figures = {
+    quality_of = {
         "auroc": float(roc_auc_score(y, chances)),
         "refused_real": float((chances[y == 1] < threshold).mean()),
         "refused_off_topic": float((chances[y == 0] < threshold).mean()),
     }
-    return weights, round(threshold, 3), figures
+    return weights, round(threshold, 3), quality_of
 
 
 def abstention_features(
@@ -183,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seen = observe(files, search, names, lexicon)
     blend = fit_blend(seen)
     print(f"BLEND = {blend}")  # noqa: T201 - what it is for
-    print(f"# quality {quality(seen, blend):.4f}; as it stands {quality(seen, BLEND):.4f}")  # noqa: T201
+    print(f"# {figures(seen, blend)}; as it stands {BLEND}: {figures(seen, BLEND)}")  # noqa: T201
+    print(f"# without: {figures(seen, BlendWeights(0.0, 0.0, 0.0, 0.0, 0.0))}", flush=True)  # noqa: T201
     if not other:
         return
 
@@ -195,12 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return [found[i] for i in order[:5]]
 
     real = [query.query for queries in files for query in queries if query.relevant]
-    weights, threshold, figures = fit_abstention(
+    weights, threshold, reached = fit_abstention(
         (abstention_features(query, best(query), lexicon, flags) for query in real),
         (abstention_features(query, best(query), lexicon, flags) for query in other),
     )
     print(f"ABSTENTION = {weights}\nABSTENTION_THRESHOLD = {threshold}")  # noqa: T201
-    print(f"# {figures}; as it stands {ABSTENTION}, {ABSTENTION_THRESHOLD}")  # noqa: T201
+    print(f"# {reached}; as it stands {ABSTENTION}, {ABSTENTION_THRESHOLD}")  # noqa: T201
 
 
 def _search(reranker: str, embeddings: str, lexicon: SymptomLexicon) -> tuple[Callable[[str], Sequence[Document]], Any]:
