@@ -4,8 +4,8 @@ from langchain_bge_medical import (
     BGEEmbeddings,
     BGERerankerCompressor,
     BGERerankRetriever,
-    Blend,
     MedicalKBLoader,
+    SymptomCoverage,
     build_index,
     bundled_knowledge_base,
 )
@@ -14,7 +14,7 @@ from langchain_bge_medical import (
 def main() -> None:
     loader = MedicalKBLoader(bundled_knowledge_base())
     vectorstore = build_index(loader.lazy_load(), BGEEmbeddings("bundled"))
-    reranker = BGERerankerCompressor(model_name="bundled", top_n=5, adjust=Blend())
+    reranker = BGERerankerCompressor(model_name="bundled", top_n=5, adjust=SymptomCoverage())
     recall = vectorstore.as_retriever(search_kwargs={"k": 50})
     retriever = BGERerankRetriever(base_retriever=recall, compressor=reranker)
 

@@ -19,9 +19,9 @@ from langchain_bge_medical import (
     BGEEmbeddings,
     BGERerankerCompressor,
     BGERerankRetriever,
-    Blend,
     ChatSession,
     MedicalKBLoader,
+    SymptomCoverage,
     build_answer_chain,
     build_hybrid_retriever,
     build_index,
@@ -40,7 +40,7 @@ def build(llm: BaseChatModel | None) -> tuple[ChatSession, VectorStore]:
     vectorstore = build_index(documents, BGEEmbeddings("bundled"))
     retriever = BGERerankRetriever(
         base_retriever=build_hybrid_retriever(vectorstore, documents, fetch_k=50),
-        compressor=BGERerankerCompressor(model_name="bundled", top_n=5, adjust=Blend()),
+        compressor=BGERerankerCompressor(model_name="bundled", top_n=5, adjust=SymptomCoverage()),
     )
     return ChatSession(build_answer_chain(retriever, llm)), vectorstore
 

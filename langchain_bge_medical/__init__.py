@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_bge_medical.blending import Blend
     from langchain_bge_medical.chains import build_answer_chain
     from langchain_bge_medical.chat import ChatSession
-    from langchain_bge_medical.clinical.coverage import SymptomCoverage
+    from langchain_bge_medical.clinical.coverage import AffirmedWords, SymptomCoverage
+    from langchain_bge_medical.clinical.evidence import SymptomEvidence
     from langchain_bge_medical.confidence import Calibration, CalibrationError
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index
 
 _HOME = {
+    "AffirmedWords": "clinical.coverage",
     "BGECrossEncoder": "cross_encoders",
     "BGEEmbeddings": "embeddings",
     "BGERerankRetriever": "retrievers",
     "BGERerankerCompressor": "document_compressors",
-    "Blend": "blending",
     "Calibration": "confidence",
     "CalibrationError": "confidence",
     "ChatSession": "chat",
@@ -44,6 +44,7 @@ _HOME = {
     "ModelNotFoundError": "model_files",
     "ScoreCache": "score_cache",
     "SymptomCoverage": "clinical.coverage",
+    "SymptomEvidence": "clinical.evidence",
     "MedicalKBLoader": "document_loaders",
     "build_answer_chain": "chains",
     "build_hybrid_retriever": "retrievers",
@@ -54,11 +55,11 @@ _HOME = {
 }
 
 __all__ = [
+    "AffirmedWords",
     "BGECrossEncoder",
     "BGEEmbeddings",
     "BGERerankRetriever",
     "BGERerankerCompressor",
-    "Blend",
     "Calibration",
     "CalibrationError",
     "ChatSession",
@@ -69,6 +70,7 @@ __all__ = [
     "ModelNotFoundError",
     "ScoreCache",
     "SymptomCoverage",
+    "SymptomEvidence",
     "__version__",
     "build_answer_chain",
     "build_hybrid_retriever",

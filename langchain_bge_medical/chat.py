@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
+
+_YES = re.compile(
+    r"(?:有|有的|有一?点|有啊|是|是的|对|对的|嗯|嗯嗯|会|yes|yeah|yep|i do|a (?:bit|little))[。.!!~]*", re.IGNORECASE
+)
+_NO = re.compile(r"(?:没有|没|没有的|没有啊|无|不是|不会|不|否|no|nope|i don['’]?t|not really)[。.!!~]*", re.IGNORECASE)
 
 
 class ChatSession:
@@ -18,6 +24,7 @@ class ChatSession:
     Attributes:
         said: The patient's sentences since the last `new`, in order.
         documents: What the last answer was based on, best first.
+        assessment: What the clinical layer said of it, as plain data; empty before the first answer.
     """
 
     def __init__(self, chain: Runnable[Any, dict[str, Any]]) -> None:
@@ -26,16 +33,19 @@ class ChatSession:
         self._history: list[BaseMessage] = []
         self.said: list[str] = []
         self.documents: list[Document] = []
+        self.assessment: dict[str, Any] = {}
 
     def new(self) -> None:
         """Forget everything that was said."""
-        self._history, self.said, self.documents = [], [], []
+        self._history, self.said, self.documents, self.assessment = [], [], [], {}
 
     def ask(self, sentence: str) -> Iterator[str]:
-        """Answer on the grounds of everything said so far; `documents` is set before the first piece.
+        """Answer on the grounds of everything said so far.
+
+        `documents` and `assessment` are set before the first piece behind the red flags.
 
         Args:
-            sentence: What the patient says now.
+            sentence: What the patient says now. A bare yes or no is the answer to the question that was asked last.
 
         Yields:
             The answer in pieces.
@@ -46,13 +56,14 @@ class ChatSession:
         if not sentence.strip():
             raise ValueError("there is nothing to answer: the sentence is blank")
         # Written down before the answer, so that nothing said is lost when the caller abandons it midway.
-        self.said.append(sentence)
+        self.said.append(self._completed(sentence))
         picture = "。".join(part.strip().rstrip("。.") for part in self.said)
         pieces: list[str] = []
         try:
             for chunk in self._chain.stream({"query": picture, "history": list(self._history)}):
                 if "documents" in chunk:
                     self.documents = chunk["documents"]
+                    self.assessment = chunk.get("assessment") or {}
                 if chunk.get("answer"):
                     pieces.append(chunk["answer"])
                     yield chunk["answer"]
@@ -63,6 +74,14 @@ class ChatSession:
             self._remember(sentence, pieces)
             raise
         self._remember(sentence, pieces)
+
+    def _completed(self, sentence: str) -> str:
+        question = self.assessment.get("next_question")
+        if question and _YES.fullmatch(sentence.strip()):
+            return f"有{question['term']}"
+        if question and _NO.fullmatch(sentence.strip()):
+            return f"没有{question['term']}"
+        return sentence
 
     def _remember(self, sentence: str, pieces: list[str]) -> None:
         self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
+    from langchain_core.runnables import Runnable
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.confidence import Calibration
@@ -82,7 +83,7 @@ class UserError(Exception):
 
 _TEXTS = {
     "zh": {
-        "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状"),
+        "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状", "否认或不符"),
         "confidence": "置信度",
         "bundled": "使用随包附带的小模型(仅在本项目自带知识库上训练),仅供演示;正式使用请换用 BAAI/bge-reranker-v2-m3。",
         "abstained": "没有可靠匹配。",
@@ -100,7 +101,15 @@ _TEXTS = {
         "no_off_topic": "未知(文件中没有离题的)",
     },
     "en": {
-        "columns": ("#", "Disease", "Relevance (uncalibrated)", "Recall rank", "Department", "Fits"),
+        "columns": (
+            "#",
+            "Disease",
+            "Relevance (uncalibrated)",
+            "Recall rank",
+            "Department",
+            "Fits",
+            "Denied or against",
+        ),
         "confidence": "Confidence",
         "bundled": "Using the small bundled model, trained on this project's own knowledge base, for demonstration; "
         "use BAAI/bge-reranker-v2-m3 in earnest.",
@@ -189,33 +198,20 @@ def ask(
     as_json: AsJSON = False,
 ) -> None:
     """Answer one description of symptoms. 回答一次提问。."""
-    from langchain_bge_medical.chains import build_answer_chain
-    from langchain_bge_medical.clinical.triage import default_red_flags
-
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
-    chain = build_answer_chain(
-        parts.retriever,
-        _chat_model(llm, llm_base_url),
-        lang=lang.value,
-        lexicon=parts.lexicon,
-        calibration=parts.calibration,
-    )
+    chain = _chain(parts, llm, llm_base_url, lang)
     watch = _stopwatch()
     started = time.perf_counter()
     answer = chain.invoke(query, config={"callbacks": [watch]})
     total = (time.perf_counter() - started) * 1_000
     documents = answer["documents"]
-    usual = documents[0].metadata.get("urgency") if documents else None
-    triage = default_red_flags().triage(query, usual=usual, lang=lang.value)
     report = {
         "query": query,
         "model": parts.model,
-        "abstained": not documents,
-        "triage": triage.model_dump(),
-        "results": [_result(rank, document) for rank, document in enumerate(documents, start=1)],
+        **answer["assessment"],
         "answer": answer["answer"],
         "timings_ms": {**watch.milliseconds, "total": round(total, 1)},
     }
@@ -246,18 +242,11 @@ def chat(
     lang: Language = Lang.zh,
 ) -> None:
     """Talk about symptoms; what is added refines the picture. 多轮对话。."""
-    from langchain_bge_medical.chains import build_answer_chain
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
-    chain = build_answer_chain(
-        parts.retriever,
-        _chat_model(llm, llm_base_url),
-        lang=lang.value,
-        lexicon=parts.lexicon,
-        calibration=parts.calibration,
-    )
+    chain = _chain(parts, llm, llm_base_url, lang)
     session = ChatSession(chain)
     _show_model(parts.model, lang)
     out.print(str(texts["chat"]))
@@ -437,7 +426,8 @@ def evaluate(
     as_json: AsJSON = False,
 ) -> None:
     """Measure recall and reranking on labelled queries, side by side. 评测。."""
-    from langchain_bge_medical.chains import no_reliable_match, with_confidence
+    from langchain_bge_medical.clinical.assessment import Assessment, assess
+    from langchain_bge_medical.clinical.coverage import AffirmedWords
     from langchain_bge_medical.clinical.triage import default_red_flags
     from langchain_bge_medical.evaluation import compare as comparing
     from langchain_bge_medical.evaluation import stages as staging
@@ -448,7 +438,7 @@ def evaluate(
         raise UserError(f"--html {page}: there is no folder {page.parent}")
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
-    candidates = staging.recalled(parts.recall, fetch_k)
+    candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
     found = {reranker: staging.reranked(candidates, parts.compressor)}
     for name in compare or ():
         found[name] = staging.reranked(candidates, _compressor(name, None, device, dtype))
@@ -467,12 +457,13 @@ def evaluate(
     }
     flags = default_red_flags()
     reranked = found[reranker]
+
+    def assessed(query: str) -> Assessment:
+        return assess(query, reranked(query)[:5], lexicon=parts.lexicon, red_flags=flags, calibration=parts.calibration)
+
     measured = None
     if parts.calibration is not None:
-        measured = comparing.calibration_of(
-            judged,
-            lambda query: _first(with_confidence(reranked(query)[:1], query, parts.lexicon, parts.calibration)),
-        )
+        measured = comparing.calibration_of(judged, lambda query: _first(assessed(query).documents))
     guard = comparing.no_rerank_guard(comparison, first, later)
     report = {
         "n": len(judged),
@@ -480,9 +471,7 @@ def evaluate(
         "stages": comparison.table(),
         "intervals": comparison.intervals(),
         "guard": guard,
-        "abstention": comparing.abstention(
-            labelled, lambda query: no_reliable_match(query, reranked(query), parts.lexicon, parts.calibration)
-        ),
+        "abstention": comparing.abstention(labelled, lambda query: assessed(query).abstention.abstains),
         "triage": comparing.triage_accuracy(labelled, lambda query: flags.triage(query).level),
         "pairwise": comparison.pairwise(),
         "departments": comparison.parts(comparing.departments_of(departments)),
@@ -603,7 +592,7 @@ def calibrate(
     as_json: AsJSON = False,
 ) -> None:
     """Fit what the scores mean on this knowledge base: a confidence, and when to say nothing. 校准。."""
-    from langchain_bge_medical.chains import has_findings
+    from langchain_bge_medical.clinical.polarity import findings, has_findings
     from langchain_bge_medical.confidence import CALIBRATION_FILE, digest_of
     from langchain_bge_medical.evaluation.compare import NameIndex, read_queries
     from langchain_bge_medical.training.calibration import fit, observe
@@ -627,7 +616,7 @@ def calibrate(
             _counted(labelled, "reranking"),
             parts.retriever.invoke,
             names,
-            lambda query: has_findings(query, parts.lexicon),
+            lambda query: has_findings(findings(query, parts.lexicon)),
         ),
         method=method.value,
         false_refusal_rate=false_refusal_rate,
@@ -774,11 +763,13 @@ def _assemble(
     engine: ScoringEngine | None = None,
 ) -> Parts:
     """Put the two stages together; progress is shown for what may take more than two seconds."""
+    from langchain_bge_medical.clinical.coverage import AffirmedWords
     from langchain_bge_medical.clinical.lexicon import default_lexicon
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
     from langchain_bge_medical.vectorstores import stored_documents
 
+    affirmed = AffirmedWords()
     compressor = _compressor(reranker, top_n, device, dtype, engine)
     model = BGEEmbeddings(embeddings, device=device)
     store = _store(kb, index, model)
@@ -789,7 +780,9 @@ def _assemble(
         recall = build_hybrid_retriever(store, documents, fetch_k=fetch_k, document_to_text=searchable_text(lexicon))
     else:
         recall = store.as_retriever(search_kwargs={"k": fetch_k})
-    retriever = BGERerankRetriever(base_retriever=recall, compressor=compressor, fetch_k=fetch_k, k=top_n or fetch_k)
+    retriever = BGERerankRetriever(
+        base_retriever=recall, compressor=compressor, fetch_k=fetch_k, k=top_n or fetch_k, query_to_text=affirmed
+    )
     names = {"reranker": reranker, "embeddings": embeddings, "bundled": BUNDLED in (reranker, embeddings)}
     calibration = _calibration(index, reranker, documents)
     return Parts(documents, store, recall, compressor, retriever, lexicon, names, calibration)
@@ -827,17 +820,31 @@ def _compressor(
 ) -> BGERerankerCompressor:
     from pydantic import ValidationError
 
-    from langchain_bge_medical.blending import Blend
+    from langchain_bge_medical.clinical.coverage import AffirmedWords, SymptomCoverage
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
     settings: dict[str, Any] = {"model_name": reranker, "device": device, "dtype": dtype}
     if engine is not None:
         settings = {"engine": engine}
     try:
-        return BGERerankerCompressor(**settings, top_n=top_n, adjust=Blend())
+        return BGERerankerCompressor(**settings, top_n=top_n, query_to_text=AffirmedWords(), adjust=SymptomCoverage())
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _chain(parts: Parts, llm: str | None, base_url: str | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
+    from langchain_bge_medical.answer_guard import names_of
+    from langchain_bge_medical.chains import build_answer_chain
+
+    return build_answer_chain(
+        parts.retriever,
+        _chat_model(llm, base_url),
+        lang=lang.value,
+        lexicon=parts.lexicon,
+        calibration=parts.calibration,
+        disease_names=[name for document in parts.documents for name in names_of(document)],
+    )
 
 
 def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
@@ -852,55 +859,43 @@ def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
 
 def _first_stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], Sequence[Document]]]:
     """Return both halves of recall and the two together: whatever --search is, they are shown beside each other."""
+    from langchain_bge_medical.clinical.coverage import AffirmedWords
     from langchain_bge_medical.evaluation.stages import recalled
     from langchain_bge_medical.retrievers import BM25Retriever, build_hybrid_retriever, searchable_text
 
-    to_text = searchable_text(parts.lexicon)
+    to_text, read = searchable_text(parts.lexicon), AffirmedWords(parts.lexicon)
     retrievers = {
         "bm25": BM25Retriever(documents=parts.documents, k=fetch_k, document_to_text=to_text),
         "dense": parts.vectorstore.as_retriever(search_kwargs={"k": fetch_k}),
         "hybrid": build_hybrid_retriever(parts.vectorstore, parts.documents, fetch_k=fetch_k, document_to_text=to_text),
     }
-    return {stage: recalled(retriever, fetch_k) for stage, retriever in retrievers.items()}
+    return {stage: recalled(retriever, fetch_k, read) for stage, retriever in retrievers.items()}
 
 
 def _first(documents: Sequence[Document]) -> tuple[str, float] | None:
     """Return the disease that is ranked first and the confidence in it, if there are both."""
-    if not documents or documents[0].metadata["confidence"] is None:
+    if not documents or not documents[0].metadata["confidence_calibrated"]:
         return None
     return documents[0].metadata["disease"], documents[0].metadata["confidence"]
 
 
-def _result(rank: int, document: Document) -> dict[str, Any]:
-    metadata = document.metadata
-    return {
-        "rank": rank,
-        "disease": metadata.get("disease"),
-        "relevance_score": metadata["relevance_score"],
-        # Without a calibration there is nothing better than the score itself, and it says so.
-        "confidence": metadata.get("confidence", metadata["relevance_score"]),
-        "confidence_calibrated": "confidence" in metadata,
-        "recall_rank": metadata["recall_rank"],
-        "department": metadata.get("department"),
-        "symptoms": metadata.get("symptoms", []),
-        "evidence": metadata["evidence"],
-    }
-
-
 def _table(documents: list[Document], lang: Lang) -> Table:
-    calibrated = bool(documents) and all("confidence" in document.metadata for document in documents)
+    calibrated = all(document.metadata["confidence_calibrated"] for document in documents)
     columns = list(_TEXTS[lang.value]["columns"])
     columns[2] = str(_TEXTS[lang.value]["confidence"]) if calibrated else columns[2]
     table = Table(*columns)
     for rank, document in enumerate(documents, start=1):
         metadata = document.metadata
-        matched = {e["text"] for e in metadata["evidence"] if e["field"] == "query" and e["status"] == "matched"}
+        fits, against = _words(metadata["evidence"], "matched"), _words(metadata["evidence"], "denied", "contradicting")
         shown = f"{metadata['confidence']:.0%}" if calibrated else f"{metadata['relevance_score']:.3f}"
         cells = (rank, metadata.get("disease"), shown, metadata["recall_rank"])
-        table.add_row(
-            *(escape(str(cell)) for cell in (*cells, metadata.get("department", ""), "、".join(sorted(matched))))
-        )
+        table.add_row(*(escape(str(cell)) for cell in (*cells, metadata.get("department", ""), fits, against)))
     return table
+
+
+def _words(evidence: list[dict[str, Any]], *statuses: str) -> str:
+    said = [e for e in evidence if e["field"] == "query" and e["status"] in statuses]
+    return "、".join(dict.fromkeys(e["text"] for e in said))
 
 
 def _show_model(model: dict[str, Any], lang: Lang) -> None:

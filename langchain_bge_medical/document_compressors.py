@@ -93,6 +93,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     """Logits of pairs seen before; may be shared between compressors."""
     document_to_text: Callable[[Document], str] | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the model reads of a document; `None` is `page_content`."""
+    query_to_text: Callable[[str], str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the model reads of a query, e.g. `AffirmedWords()`; `None` is all of it. `adjust` gets all of it."""
     adjust: Callable[[str, Sequence[Document]], Sequence[float]] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
@@ -179,7 +181,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         started = time.perf_counter()
         try:
             texts = self._texts(documents)
-            pairs = _pairs(query, texts)
+            pairs = _pairs(self._query_text(query), texts)
             scores = _by_text(pairs, self._ready().submit(pairs).result() if pairs else [])
             kept = self._select(query, documents, texts, scores)
         except Exception as error:
@@ -217,7 +219,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         started = time.perf_counter()
         try:
             texts = self._texts(documents)
-            pairs = _pairs(query, texts)
+            pairs = _pairs(self._query_text(query), texts)
             scored = await asyncio.wrap_future(self._ready().submit(pairs)) if pairs else []
             scores = _by_text(pairs, scored)
             kept = self._select(query, documents, texts, scores)
@@ -287,6 +289,14 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             long_documents=self.long_documents,
             cache=self.cache,
         )
+
+    def _query_text(self, query: str) -> str:
+        if self.query_to_text is None:
+            return query
+        text = self.query_to_text(query)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("query_to_text returned nothing to read for a query that is not blank")
+        return text
 
     def _texts(self, documents: Sequence[Document]) -> list[str]:
         if self.document_to_text is None:

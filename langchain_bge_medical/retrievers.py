@@ -76,12 +76,15 @@ class BGERerankRetriever(BaseRetriever):
     """Candidates that are reranked; what recall returns beyond is not looked at."""
     k: int = Field(default=5, ge=1)
     """Documents returned; the compressor's own `top_n` goes first."""
+    query_to_text: Callable[[str], str] | None = None
+    """What recall searches for, e.g. `AffirmedWords()`; `None` is the query. The compressor gets the query."""
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
         callbacks = run_manager.get_child()
-        candidates = self.base_retriever.invoke(query, config={"callbacks": callbacks})
+        searched = query if self.query_to_text is None else self.query_to_text(query)
+        candidates = self.base_retriever.invoke(searched, config={"callbacks": callbacks})
         kept = self.compressor.compress_documents(candidates[: self.fetch_k], query, callbacks=callbacks)
         return list(kept)[: k or self.k]
 
@@ -89,7 +92,8 @@ class BGERerankRetriever(BaseRetriever):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
         callbacks = run_manager.get_child()
-        candidates = await self.base_retriever.ainvoke(query, config={"callbacks": callbacks})
+        searched = query if self.query_to_text is None else self.query_to_text(query)
+        candidates = await self.base_retriever.ainvoke(searched, config={"callbacks": callbacks})
         kept = await self.compressor.acompress_documents(candidates[: self.fetch_k], query, callbacks=callbacks)
         return list(kept)[: k or self.k]
 

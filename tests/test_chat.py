@@ -59,7 +59,7 @@ def test_the_model_is_shown_what_was_said_and_answered_before(recording: Recordi
 def test_new_forgets_everything(recording: Recording) -> None:
     list(recording.session.ask("咳嗽"))
     recording.session.new()
-    assert (recording.session.said, recording.session.documents) == ([], [])
+    assert (recording.session.said, recording.session.documents, recording.session.assessment) == ([], [], {})
     list(recording.session.ask("头痛"))
     assert recording.given[-1] == {"query": "头痛", "history": []}
 
@@ -94,12 +94,38 @@ def test_red_flags_that_only_show_over_two_sentences_are_seen(documents: list[Do
 
 
 def test_the_pieces_are_never_empty_and_end_with_the_notice(documents: list[Document]) -> None:
-    llm = FakeListChatModel(responses=["一", "二"])
-    session = ChatSession(answer_chain(BM25Retriever(documents=documents), llm))
-    for reply in ("一", "二"):
+    replies = ["可能与中耳炎有关[1]。", "建议到耳鼻喉科就诊,考虑中耳炎[1]。"]
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents), FakeListChatModel(responses=replies)))
+    for reply in replies:
         pieces = list(session.ask("耳痛"))
         assert all(pieces)
-        assert "".join(pieces) == f"{reply}\n\n{NOTICE['zh']}"
+        assert "".join(pieces).startswith(reply)
+        assert pieces[-1].endswith(NOTICE["zh"])
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("有", "有{}"),
+        ("有的。", "有{}"),
+        ("是", "有{}"),
+        ("没有", "没有{}"),
+        ("No", "没有{}"),
+        ("没有胸痛", "没有胸痛"),
+        ("有三天了", "有三天了"),
+    ],
+)
+def test_a_bare_yes_or_no_answers_the_question_that_was_asked(reply: str, said: str, documents: list[Document]) -> None:
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents)))
+    list(session.ask("发热"))
+    term = session.assessment["next_question"]["term"]
+    list(session.ask(reply))
+    assert session.said == ["发热", said.format(term)]
+
+
+def test_a_yes_to_no_question_is_taken_as_it_is(recording: Recording) -> None:
+    list(recording.session.ask("有"))
+    assert recording.session.said == ["有"]
 
 
 @pytest.mark.parametrize("sentence", ["", " \n\t", "\u3000"])

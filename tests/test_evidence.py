@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 
-from langchain_bge_medical.clinical.evidence import with_evidence
+from langchain_bge_medical.clinical.evidence import SymptomEvidence, with_evidence
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import findings
 from tests.test_lexicon import TEXTS
 
@@ -76,8 +77,8 @@ def test_a_document_without_listed_symptoms_has_those_that_the_lexicon_finds(que
 def test_a_denied_symptom_is_never_matched(term: str, denial: str) -> None:
     query = denial.format(term)
     # Some denials are part of a longer form: 没有表情 in 没有表情呆板.
-    if any((m.term, query[m.start : m.end]) == (term, term) for m in LEXICON.find(query)):
-        assert status_by_term(document(term), query) == {term: "denied"}
+    if any((m.term, query[m.start : m.end]) == (term, term) for m in mentions_of(query, LEXICON)):
+        assert status_by_term(document(term), query)[term] != "matched"
 
 
 @settings(deadline=None)
@@ -87,7 +88,7 @@ def test_no_query_piece_that_is_matched_quotes_a_denied_finding(query: str, symp
     for piece in evidence(document(*symptoms), query):
         if piece["field"] == "query":
             status = said[piece["start"], piece["end"]]
-            assert status in (("present", "possible") if piece["status"] == "matched" else ("absent",))
+            assert status in (("absent",) if piece["status"] == "denied" else ("present", "possible"))
 
 
 def test_affirmed_denied_and_unmentioned_symptoms_are_told_apart() -> None:
@@ -146,6 +147,66 @@ def test_documents_are_copied_and_keep_id_order_and_metadata() -> None:
 def test_listed_symptoms_that_stand_nowhere_in_the_text_are_left_out(symptoms: object) -> None:
     doc = Document(page_content="名\n发热", metadata={"symptoms": symptoms})
     assert [p["term"] for p in evidence(doc, "")] == ["发热"]
+
+
+def described(description: str, *symptoms: str) -> Document:
+    listed = "、".join(symptoms)
+    return Document(
+        page_content=f"疾病名称:某病\n症状表现:{listed}\n简要描述:{description}",
+        metadata={"disease": "某病", "symptoms": list(symptoms), "description": description},
+    )
+
+
+def test_what_the_document_says_the_disease_comes_without_contradicts_what_the_patient_has() -> None:
+    doc, query = described("起病慢。一般不发热，也没有腹泻。", "头痛"), "头痛，发烧两天"
+    assert [(p["field"], p["text"], p["status"]) for p in evidence(doc, query)] == [
+        ("query", "头痛", "matched"),
+        ("document", "头痛", "matched"),
+        ("query", "发烧", "contradicting"),
+        ("document", "发热", "contradicting"),
+    ]
+    for piece in evidence(doc, query):
+        source = query if piece["field"] == "query" else doc.page_content
+        assert source[piece["start"] : piece["end"]] == piece["text"]
+
+
+@pytest.mark.parametrize(
+    ("description", "symptoms"),
+    [
+        ("一般不发热。", ("发热",)),  # what is listed is not contradicted
+        ("有人发热，有人不发热。", ()),
+        ("单纯肺炎不发热。", ()),  # of another disease
+        ("早期不发热。", ()),
+    ],
+)
+def test_it_does_not_where_the_document_says_both_or_speaks_of_something_else(
+    description: str, symptoms: tuple[str, ...]
+) -> None:
+    assert all(p["status"] != "contradicting" for p in evidence(described(description, *symptoms), "发烧两天"))
+
+
+def test_a_symptom_that_the_patient_denies_contradicts_nothing() -> None:
+    assert all(p["status"] != "contradicting" for p in evidence(described("一般不发热。", "头痛"), "头痛，没有发烧"))
+
+
+def test_sex_and_age_that_speak_against_a_disease_are_noted() -> None:
+    doc = Document(
+        page_content="前列腺炎\n尿频", metadata={"symptoms": ["尿频"], "sex": "male", "patient_mismatch": "old"}
+    )
+    [hers] = with_evidence([doc], "我老婆尿频", LEXICON)
+    [his] = with_evidence([doc], "我老公尿频", LEXICON)
+    assert hers.metadata["patient_mismatch"] == "impossible"
+    assert "patient_mismatch" not in his.metadata
+
+
+def test_the_transformer_annotates_behind_a_reranker_in_langchains_pipeline() -> None:
+    from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
+
+    docs = [document("发热"), document("咳嗽")]
+    pipeline = DocumentCompressorPipeline(transformers=[SymptomEvidence(lexicon=LEXICON)])
+    found = pipeline.compress_documents(docs, "发烧")
+    assert [d.metadata["evidence"] for d in found] == [evidence(d, "发烧") for d in docs]
+    assert all("evidence" not in d.metadata for d in docs)
 
 
 def test_no_documents_have_no_evidence() -> None:

@@ -23,8 +23,33 @@ HEAVY = (
 )
 # What anybody may import: plain data and strings, no LangChain part of ours.
 GROUND = {"knowledge_base", "model_files", "score_cache", "pair_tokenizer"}
-CLINICAL = {"clinical.lexicon", "clinical.polarity", "clinical.evidence", "clinical.triage"}
 PACKED = {"packed.encoder", "packed.linear", "packed.team", "packed.weights"}
+# The clinical layer, each module upon the ones above it.
+CLINICAL = {
+    "clinical.numbers": set(),
+    "clinical.weights": set(),
+    "clinical.occlusion": set(),
+    "clinical.lexicon": set(),
+    "clinical.demographics": {"clinical.lexicon", "clinical.numbers"},
+    "clinical.mentions": {"clinical.lexicon", "clinical.numbers"},
+    "clinical.polarity": {"clinical.lexicon", "clinical.mentions"},
+    "clinical.coverage": {"clinical.demographics", "clinical.lexicon", "clinical.polarity", "clinical.weights"},
+    "clinical.evidence": {"clinical.demographics", "clinical.lexicon", "clinical.polarity"},
+    "clinical.next_question": {"clinical.lexicon", "clinical.polarity"},
+    "clinical.abstention": {"clinical.lexicon", "clinical.numbers", "clinical.polarity", "clinical.weights"},
+    "clinical.triage": {
+        "clinical.demographics",
+        "clinical.lexicon",
+        "clinical.mentions",
+        "clinical.numbers",
+        "clinical.polarity",
+    },
+}
+CLINICAL["clinical.assessment"] = {*CLINICAL, "confidence"} - {
+    "clinical.occlusion",
+    "clinical.coverage",
+    "clinical.weights",
+}
 MAY_IMPORT = {
     "knowledge_base": set(),
     "knowledge_base_check": {"knowledge_base"},
@@ -45,19 +70,22 @@ MAY_IMPORT = {
     "document_compressors": {"score_cache", "cross_encoders", "serving.scheduler"},
     "vectorstores": set(),
     "retrievers": {"clinical.lexicon"},
-    "chains": {*CLINICAL, "confidence"},
-    "blending": {"clinical.coverage", "clinical.lexicon"},
-    "clinical.lexicon": set(),
-    "clinical.coverage": {"clinical.lexicon", "clinical.polarity"},
-    "clinical.polarity": {"clinical.lexicon"},
-    "clinical.evidence": {"clinical.lexicon", "clinical.polarity"},
-    "clinical.triage": {"clinical.lexicon", "clinical.polarity"},
+    "answer_guard": {"clinical.lexicon"},
+    "chains": {"answer_guard", "confidence", *CLINICAL},
+    **CLINICAL,
     "serving.scheduler": {"cross_encoders"},
     "serving.schemas": set(),
     "serving.telemetry": {"serving.scheduler"},
     "serving.edge": {"serving.schemas", "serving.telemetry"},
     # The one file of the service that knows what is medical.
-    "serving.medical": {"chains", "document_compressors", "serving.scheduler", "serving.schemas"} | CLINICAL,
+    "serving.medical": {
+        "chains",
+        "confidence",
+        "document_compressors",
+        "serving.scheduler",
+        "serving.schemas",
+        *CLINICAL,
+    },
     "serving.service": {"serving.medical", "serving.scheduler", "serving.schemas", "serving.telemetry"},
     "serving.server": {"serving.service", "serving.telemetry"},
     "evaluation.metrics": set(),

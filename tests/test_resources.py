@@ -20,6 +20,7 @@ def read(name: str) -> list[dict[str, Any]]:
     return listed
 
 
+RED_FLAGS = json.loads((RESOURCES / "red_flags.json").read_text("utf-8"))
 RAW = read("medical_knowledge.json")
 RECORDS = [DiseaseRecord.from_raw(raw) for raw in RAW]
 NAMES = {record.disease for record in RECORDS}
@@ -132,9 +133,7 @@ def test_red_flags_load_over_the_bundled_lexicon() -> None:
     RedFlags.load(LEXICON)
 
 
-@pytest.mark.parametrize(
-    "rule", [RedFlag.model_validate(raw) for raw in read("red_flags.json")], ids=lambda rule: rule.id
-)
+@pytest.mark.parametrize("rule", [RedFlag.model_validate(raw) for raw in RED_FLAGS["rules"]], ids=lambda rule: rule.id)
 def test_a_red_flag_says_why_what_to_do_and_where_in_both_languages_without_a_dose(rule: RedFlag) -> None:
     for texts in (rule.reason, rule.advice):
         assert set(texts) == {"zh", "en"}

@@ -15,7 +15,7 @@ from langchain_bge_medical.clinical.triage import RedFlag, RedFlags, default_red
 from tests.test_lexicon import TEXTS
 
 RULE_FILE = Path(__file__).parents[1] / "langchain_bge_medical" / "resources" / "red_flags.json"
-RULE_IDS = [rule["id"] for rule in json.loads(RULE_FILE.read_text("utf-8"))]
+RULE_IDS = [rule["id"] for rule in json.loads(RULE_FILE.read_text("utf-8"))["rules"]]
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "red_flag_examples.json").read_text("utf-8"))
 FLAGS = default_red_flags()
 LEXICON = SymptomLexicon(

@@ -1,16 +1,22 @@
-"""Why a document fits: which of its symptoms the patient affirms, denies, or does not mention, with offsets."""
+"""Why a document fits: what of it the patient affirms, denies, does not mention, or contradicts, with offsets."""
 
 from __future__ import annotations
 
 import copy
+import functools
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from langchain_core.documents import Document
-from pydantic import BaseModel
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import BaseModel, ConfigDict
 
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import Finding, findings
+
+Status = Literal["matched", "denied", "missing", "contradicting"]
 
 
 class Evidence(BaseModel):
@@ -21,29 +27,71 @@ class Evidence(BaseModel):
     end: int
     text: str
     """`query[start:end]` or `page_content[start:end]`, in code points."""
-    status: Literal["matched", "denied", "missing"]
+    status: Status
     term: str
     """The document's symptom that it is about."""
 
 
-def with_evidence(documents: Sequence[Document], query: str, lexicon: SymptomLexicon) -> list[Document]:
+class SymptomEvidence(BaseDocumentCompressor):
+    """Annotates documents with the evidence for and against them; keeps all, in order.
+
+    A document transformer that needs the query is a compressor in LangChain. It goes behind the reranker:
+
+        ```python
+        DocumentCompressorPipeline(transformers=[reranker, SymptomEvidence()])
+        ```
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    lexicon: SymptomLexicon | None = None
+    """The terms to look for; `None` takes the bundled ones."""
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return copies with what `with_evidence` adds.
+
+        Args:
+            documents: Not modified.
+            query: The patient's words.
+            callbacks: Not used: nothing is run that could be traced.
+        """
+        return with_evidence(documents, query, self.lexicon or default_lexicon())
+
+
+def with_evidence(
+    documents: Sequence[Document],
+    query: str,
+    lexicon: SymptomLexicon,
+    *,
+    said: Sequence[Finding] | None = None,
+    patient: Patient | None = None,
+) -> list[Document]:
     """Return copies of the documents with `metadata["evidence"]`, a list of `Evidence` as plain dicts.
 
     A symptom is *matched* if the patient affirms (or suspects) it or something of the same kind (`头痛` for
-    `晨起头痛`), *denied* if they deny it, *missing* if they say nothing of it. A matched or denied one has a
-    piece in the query and one in the document, a missing one only in the document. What is denied is never
-    matched.
+    `晨起头痛`), *denied* if they deny it, *missing* if they say nothing of it; what is denied is never matched. It is
+    *contradicting* if the document itself says that the disease comes without it (`一般不烧`) and the patient has it. A
+    matched, denied or contradicting one has a piece in the query and one in the document, a missing one only in the
+    document. Where age or sex speak against a disease, `metadata["patient_mismatch"]` says `impossible` or
+    `unlikely`.
 
     Args:
         documents: Not modified; their symptoms are those in `metadata["symptoms"]`, and where there are none,
             what the lexicon finds in `page_content`.
         query: The patient's words.
         lexicon: The terms to look for in the query.
+        said: The findings in the query, if they are known.
+        patient: Who it is, if that is known.
 
     Returns:
         Copies, in the same order.
     """
-    said = [finding for finding in findings(query, lexicon) if finding.status in ("present", "possible", "absent")]
+    if said is None:
+        said = findings(query, lexicon)
+    patient = patient or patient_of(query)
+    said = [finding for finding in said if finding.status in ("present", "possible", "absent")]
     annotated = []
     for document in documents:
         symptoms = _symptoms(document, lexicon)
@@ -51,10 +99,11 @@ def with_evidence(documents: Sequence[Document], query: str, lexicon: SymptomLex
         # 头痛 speaks for 晨起头痛 only where the document has no plain 头痛 of its own.
         free = [finding for finding in said if finding.term not in listed]
         pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, said, free)]
-        metadata: dict[str, Any] = {
-            **copy.deepcopy(document.metadata),
-            "evidence": [p.model_dump() for p in pieces],
-        }
+        pieces += _contradictions(document, query, said, listed, lexicon)
+        metadata: dict[str, Any] = {**copy.deepcopy(document.metadata), "evidence": [p.model_dump() for p in pieces]}
+        metadata.pop("patient_mismatch", None)
+        if against := mismatch(patient, document.metadata):
+            metadata["patient_mismatch"] = against
         annotated.append(document.model_copy(update={"metadata": metadata}))
     return annotated
 
@@ -85,21 +134,19 @@ def _pieces(
     about = [finding for finding in said if finding.term == term] or [f for f in free if _related(f, term)]
     affirmed = [finding for finding in about if finding.status != "absent"]
     denied = [finding for finding in about if finding.status == "absent"]
-    end = start + len(term)
-    status: Literal["matched", "denied", "missing"] = "matched" if affirmed else "denied" if denied else "missing"
-    place = Evidence(
-        field="document",
-        start=start,
-        end=end,
-        text=document.page_content[start:end],
-        status=status,
-        term=term,
-    )
-    words = [
-        Evidence(field="query", start=f.start, end=f.end, text=query[f.start : f.end], status=status, term=term)
-        for f in (affirmed or denied)
-    ]
-    return [*words, place]
+    status: Status = "matched" if affirmed else "denied" if denied else "missing"
+    words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)]
+    return [*words, _in_document(document, start, start + len(term), status, term)]
+
+
+def _in_query(finding: Finding, query: str, status: Status, term: str) -> Evidence:
+    start, end = finding.start, finding.end
+    return Evidence(field="query", start=start, end=end, text=query[start:end], status=status, term=term)
+
+
+def _in_document(document: Document, start: int, end: int, status: Status, term: str) -> Evidence:
+    text = document.page_content[start:end]
+    return Evidence(field="document", start=start, end=end, text=text, status=status, term=term)
 
 
 def _related(finding: Finding, term: str) -> bool:
@@ -107,3 +154,47 @@ def _related(finding: Finding, term: str) -> bool:
     if finding.status == "absent":
         return len(finding.term) > 1 and term.endswith(finding.term)
     return len(finding.term) > 1 and len(term) > 1 and (term.endswith(finding.term) or finding.term.endswith(term))
+
+
+def _contradictions(
+    document: Document, query: str, said: Sequence[Finding], listed: set[str], lexicon: SymptomLexicon
+) -> list[Evidence]:
+    """Return the pieces about findings that the patient has and the document says the disease comes without."""
+    description = document.metadata.get("description")
+    if not isinstance(description, str) or not description:
+        return []
+    offset = document.page_content.find(description)
+    if offset < 0:
+        return []
+    without = {f.term: f for f in _comes_without(description, lexicon) if f.term not in listed}
+    pieces: list[Evidence] = []
+    for finding in said:
+        denied = without.get(finding.term)
+        if denied is not None and finding.status == "present":
+            pieces.append(_in_query(finding, query, "contradicting", finding.term))
+            start, end = offset + denied.start, offset + denied.end
+            pieces.append(_in_document(document, start, end, "contradicting", finding.term))
+    return pieces
+
+
+# A clause about another disease (单纯中耳炎没有耳后肿) says nothing of this one; 与流感相比… does.
+_SENTENCE = re.compile(r"[^。;;!?]*[。;;!?]?")
+_OTHERS = re.compile(
+    r"(?<!相比)(?:病|炎|癌|症|瘤|感冒|者|型)(?!程|史|情|人|因|症状)|单纯|早期|初期|起初|少数|部分|有的|晚期|后期|若|如果|如|时(?=[^,,。]{0,4}[不无没])|先|再|以后|缓解期|间歇期|发作间|平时|静止|不发作|所致|引起|多见"
+)
+
+
+@functools.lru_cache(maxsize=2048)
+def _comes_without(description: str, lexicon: SymptomLexicon) -> tuple[Finding, ...]:
+    """Return what a description says that the disease comes without."""
+    found = findings(description, lexicon)
+    denied = []
+    affirmed = {finding.term for finding in found if finding.status == "present"}
+    for sentence in _SENTENCE.finditer(description):
+        for clause in re.finditer(r"[^,,、。;;]+", sentence.group()):
+            start, end = sentence.start() + clause.start(), sentence.start() + clause.end()
+            if not _OTHERS.search(clause.group().partition("相比")[2] or clause.group()):
+                # A complaint alone (不痛) may be of a part that the sentence does not name.
+                inside = (f for f in found if start <= f.start < end and f.end - f.start > 1)
+                denied += [f for f in inside if f.status == "absent" and f.term not in affirmed]
+    return tuple(denied)

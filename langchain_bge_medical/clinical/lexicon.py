@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,14 +57,18 @@ class SymptomLexicon:
         self.entries: dict[str, LexiconEntry] = {}
         for entry in entries:
             self.entries.setdefault(entry.term, entry)
-        self._trie: dict[str, Any] = {}
+
+    @functools.cached_property
+    def _trie(self) -> dict[str, Any]:
+        trie: dict[str, Any] = {}
         for entry in self.entries.values():
-            self._add(entry.term, entry.term, opposite=False)
+            _add(trie, entry.term, entry.term, opposite=False)
         for entry in self.entries.values():
             for form in (*entry.colloquial, *entry.en):
-                self._add(form, entry.term, opposite=False)
+                _add(trie, form, entry.term, opposite=False)
             for form in entry.opposite:
-                self._add(form, entry.term, opposite=True)
+                _add(trie, form, entry.term, opposite=True)
+        return trie
 
     @classmethod
     def load(cls, path: Path = _DEFAULT) -> SymptomLexicon:
@@ -98,12 +102,6 @@ class SymptomLexicon:
                 i += 1
         return mentions
 
-    def _add(self, form: str, term: str, *, opposite: bool) -> None:
-        node = self._trie
-        for char in plain_form(form)[0]:
-            node = node.setdefault(char, {})
-        node.setdefault(_END, (term, opposite))
-
     def _longest(self, plain: str, start: int) -> tuple[tuple[str, bool], int] | None:
         # A Latin form is a word, not part of one: "rash" is not in "crash".
         if start and _is_latin(plain[start]) and _is_latin(plain[start - 1]):
@@ -120,22 +118,34 @@ class SymptomLexicon:
         return best
 
 
+def _add(trie: dict[str, Any], form: str, term: str, *, opposite: bool) -> None:
+    node = trie
+    for char in plain_form(form)[0]:
+        node = node.setdefault(char, {})
+    node.setdefault(_END, (term, opposite))
+
+
 def plain_form(text: str) -> tuple[str, Sequence[int]]:
     """Return `text` in NFKC, lower case and simplified characters, and each character's place in `text`."""
     if text.isascii():
         return text.lower(), range(len(text))
+    simplified = text.translate(_simplifying())
+    if unicodedata.is_normalized("NFKC", simplified):  # nothing unfolds: each character keeps its place
+        plain = simplified.casefold()
+        if len(plain) == len(text):
+            return plain, range(len(text))
     chars: list[str] = []
     offsets: list[int] = []
-    for i, char in enumerate(_simplified(text)):
-        for plain in unicodedata.normalize("NFKC", char).casefold():
-            chars.append(plain)
+    for i, char in enumerate(simplified):
+        for folded in unicodedata.normalize("NFKC", char).casefold():
+            chars.append(folded)
             offsets.append(i)
     return "".join(chars), offsets
 
 
-def _simplified(text: str) -> Iterator[str]:
-    table = simplified_characters()
-    return (table.get(char, char) for char in text)
+@functools.cache
+def _simplifying() -> dict[int, str]:
+    return str.maketrans(simplified_characters())
 
 
 @functools.cache

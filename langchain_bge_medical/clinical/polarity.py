@@ -2,63 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from langchain_bge_medical.clinical.lexicon import Mention, SymptomLexicon, plain_form
+from langchain_bge_medical.clinical.mentions import mentions_of
 
 Status = Literal["present", "absent", "possible", "past", "family"]
-
-# A denial reaches to the end of its clause. A list joined by 、 or 和/或 is one clause; a comma ends it in people's
-# everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record ("无发热,咳嗽,胸痛").
-_CLAUSE_END = re.compile(
-    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|只是|就是|却|倒是|可是|而是|\bbut\b|\bthough\b|\bhowever\b"
-)
-_COMMA = re.compile(r"[，,]")
-_RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
-_JOINTS = re.compile(r"(?:[、和或及与跟，,\s]|或者|以及|\band\b|\bor\b)*")
-_DENYING = re.compile(
-    r"没有|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|不|别说"
-    r"|\bno\b|\bnot\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b"
-)
-# Words that hold 没/不/无 and deny nothing; double denials first, since some hold a shorter one.
-_PSEUDO = re.compile(
-    r"不是没有|不是没|不能说没有|并非没有|并非不|不是不|"
-    r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没有?(?:见好|好转|缓解|效果)|"
-    r"不仅|不但|不光|不只|不得不|不由得|不知道?|不晓得|不一定|不管|不论|不小心|不久|不同|不断|不停|不住|不止|"
-    r"不见好|不缓解|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服|不安|不适|不行|不对|不能|不敢|不想|"
-    r"不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会|能不能|好不好|"
-    r"了没|未来|不明|时不时|不时|冷不丁|不定时|不间断|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|"
-    r"(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律)|[没未不]满|不足|无缘无故|无端|无时无刻|没完没了|没日没夜|"
-    r"不(?:吃|喝|睡|走|动|用|活动|运动|说话)[^，,。、没不]{0,3}[就也]|"
-    r"\bnot only\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b|"
-    r"\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|"
-    r"(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
-)
-# After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽".
-_RESTART = re.compile(r"有|还|也|出现|总|老是|一直|突然|忽然|现在|最近|这次|今天|\bhave\b|\bhas\b|\bnow\b|\bstill\b")
-_POSSIBLE = re.compile(
-    r"可能|疑似|好像|似乎|怀疑|是不是|会不会|怕是|担心|万一|如果|要是|\bmaybe\b|\bpossibl[ey]\b|\bif\b"
-)
-_WHEN = re.compile(
-    r"(?P<now>现在|如今|目前|最近|这几天|这两天|这次|今天|昨天|昨晚|今早|刚才|刚刚|突然|忽然|开始|至今|以来"
-    r"|\bnow\b|\bthis time\b)"
-    r"|(?P<past>以前|曾经|曾|既往|小时候|从前|去年|前年|年前|早年|已经好了|\bused to\b|\bhistory of\b|\byears ago\b)"
-)
-# Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
-_WHO = re.compile(
-    r"(?P<self>我自己|本人|我[也还都]?(?:没|不(?!知|晓|懂|敢|在|会|放心|确定|清楚)|有(?!点?(?:害怕|担心|慌|急))"
-    r"|是(?!不是|他|她)|最近|今天|现在(?!该|要|怎么|应)|就)|我[也还都]?\s*$|\bi\b|\bmy own\b)"
-    r"|(?P<others>(?:我的?)?(?:父亲|母亲|爸|妈|爷爷|奶奶|外公|外婆|姥姥|姥爷|家里人|家人|同事|室友|同学|邻居|亲戚)"
-    r"|他|她|family|colleague|\bs?he\b)"
-)
-_BACKWARD = re.compile(
-    r"\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经)?(?:消失|没有|没|好|退|消)了|不明显|\bresolved\b|\bis gone\b)"
-)
-_NEITHER = re.compile(r"\s*(?:(?P<all>都|一概)|也)没有?[了过的]?\s*(?=[、，,。；;!！?？\n]|$)")  # 胸痛、胸闷都没有
-_HEALED = re.compile(r"[^，,。不才]{0,4}已?经?好了")
 
 
 class Finding(NamedTuple):
@@ -70,21 +23,106 @@ class Finding(NamedTuple):
     status: Status
 
 
+# Rules in the manner of ConText (Harkema et al. 2009), written for Chinese: no such list was public.
+
+# What ends the reach of every word before it.
+_CLAUSE_END = re.compile(
+    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|只是|就是|却|可是|而是|而且|\bbut\b|\bthough\b|\bhowever\b|\bjust\b|\bonly\b"
+)
+# A comma ends a denial in people's everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record
+# ("无发热,咳嗽,胸痛").
+_COMMA = re.compile(r"[，,]")
+_RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
+_JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
+_LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及)*")
+_DENYING = re.compile(
+    r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|莫得|木有"
+    r"|\bno\b|\bnot\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+)
+# Two denials affirm.
+_DOUBLE = re.compile(
+    r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)|并非(?:没有?|不)|不(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
+    r"|说不[^，。]{0,4}(?:那|都|才)?是(?:假|骗)|\bnot that i don['’]t\b|\bnot that (?:i|he|she) do(?:es)?n['’]t\b|\bcan['’]t say i don['’]t\b"
+)
+# Words that hold 没/不/无 and deny nothing.
+_PSEUDO = re.compile(
+    r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没喝|没注意|没当回事|没管|没在意|没来得及|没去|没看|没查|没量|没敢"
+    r"|没有?(?:见好|好转|缓解|效果|用|作用|改善|办法|规律|力气|精神|胃口|减轻|好)"
+    r"|不仅|不但|不光|不只|不单|不得不|不由得|不知道?|不晓得|不清楚|不确定|不一定|不管|不论|不小心|不久|不同|不断|不停|不住|不止|不间断|不歇"
+    r"|不见好|不见效|不缓解|不管用|不起作用|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服|不安|不适|不行|不对|不能|不敢|不想|不愿|不肯|不让"
+    r"|不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会|能不能|好不好|要不|不如|不然"
+    r"|了没|未来|不明|时不时|不时|冷不丁|不定时|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|不堪|不已|不大对|不太对|不太好|不太舒服|不大舒服"
+    r"|(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律|理由)|[没未不]满|不足|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
+    r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
+    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b"
+    r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
+)
+# After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽", "没有发烧只流鼻涕".
+_RESTART = re.compile(
+    r"有|还|也|出现|总|老是|老|一直|突然|忽然|现在|最近|这次|今天|只|光|仅|反而|倒是(?!没|不)|就|主要|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
+)
+_POSSIBLE = re.compile(
+    r"可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
+    r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)|\bwonder|\bnot exactly\b|\bprobably\b"
+)
+_POSSIBLE_AFTER = re.compile(
+    r"[^，,。；;!！、\n]{0,2}(?:吗|[?？])|[^，,。；;!！、\n]{0,4}(?:可能有|说不好|说不准|说不清是|不确定|也不确定|是不是心理|算不算)|\s*,? i['’]m not sure"
+)
+_NOW_WORDS = (
+    r"现在|如今|目前|最近|近来|近日|这几天|这两天|这几个月|这次|这回|这胎|这一胎|今天|昨天|昨晚|今早|刚才|刚刚|突然|忽然|开始|至今|以来|又|这周|这个月|近[一两三]?周|当下|眼下"
+    r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
+)
+_PAST_WORDS = (
+    r"以前|曾经|曾|既往|小时候|从前(?!天)|早前|(?<![从自打])(?:去年|前年|上次|上回|上个?月|上周|上星期|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|先是|起初|一开始|原先|原来"
+    r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|病史|\bused to\b|\bhistory of\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
+)
+_WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
+_RELATIVES = (
+    r"(?:父亲|母亲|爸爸|妈妈|爸|妈|爹|娘|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|爹爹|家里人|家人|家里|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
+    r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)|舅舅|叔叔|伯伯|姑姑|姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|村里[^，,。]{0,3}|别人|人家)"
+)
+# Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
+_WHO = re.compile(
+    rf"(?P<others>(?:我们?|俺|咱|我家|我们家|他|她)?(?:的)?(?<![\w]){_RELATIVES}|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们)|她"
+    r"|\b(?:my|his|her) (?:dad|father|mom|mum|mother|sister|brother|wife|husband|son|daughter|kid|child|friend|roommate|coworker|grandma|grandpa|grandmother|grandfather|aunt|uncle|partner|boss|neighbou?r)\b|\bcolleague\b|\bs?he\b)"
+    r"|(?P<teller>(?:我|俺)(?:(?:现在|也|都|就|还|真|又|先|当时|该|应该)*(?:想|要|该|怎么|担心|怕|害怕|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
+    r"|(?P<self>我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+)
+_SELF_WELL = re.compile(
+    r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
+)
+_AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
+_BACKWARD = re.compile(
+    r"\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都)*(?:消失|没有|没|退|消|下去)了(?!好转)|不明显|谈不上|说不上|算不上|不算|不严重"
+    rf"|{_AFTER_WORDS}(?:倒是?|也|就|是|还|从来?|一直|目前|现在|都|暂时|确实|真|却)*(?:没有?|冇|无|木有|没得|莫得|呒没|未)(?:[过了的得]|出现过?|发生过?|有过|见过?|发现过?|试过)*(?=\s*(?:[、，,。；;!！?？\n…吧啊呀哦呢]|但|不过|可|$))"
+    r"|从未有过|从来没有?过|\s*(?:has |have |had )?(?:never happened|resolved|is gone|are gone|went away|has gone|gone away|stopped)\b|: ?(?:no|none)\b)"
+)
+_NEITHER = re.compile(
+    rf"{_AFTER_WORDS}\s*(?P<all>都|一概|均|全都?|统统)(?:没有?|无|不存在)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
+)  # 胸痛、胸闷都没有
+_HEALED = re.compile(
+    r"[^，,。；不才没]{0,4}(?:已经?|早|都|自己|后来)+好了|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
+)
+_PAST_AFTER = re.compile(
+    r"[^.,;，。]{0,20}\b(?:last (?:year|month|winter|summer)|years ago|as a (?:kid|child)|in college)\b"
+)
+
+
 def findings(text: str, lexicon: SymptomLexicon) -> list[Finding]:
     """Return the findings in `text` in order of occurrence, each with what is said of it.
 
-    Rules in the manner of ConText: a denial before a finding, or right after it, denies it within its clause;
-    words that only look like denials (高烧不退, 睡不着) do not, because the lexicon's longer form is found
-    first or because they are listed. Linear in the length of the text.
+    A denial before a finding, inside it (`腰也不疼`), or right after it denies it within its clause; words that
+    only look like denials (高烧不退, 睡不着) do not. Linear in the length of the text.
 
     Args:
         text: A patient's words, Chinese or English or both.
         lexicon: The terms to look for.
 
     Returns:
-        Findings without overlaps; offsets count code points of `text`.
+        Findings without overlaps; offsets count code points of `text`. A term that is not in the lexicon
+        stands for a complaint that no term says (`疼痛` without a body part).
     """
-    return status_of(text, lexicon.find(text))
+    return Reading(text, mentions_of(text, lexicon)).findings
 
 
 def status_of(text: str, mentions: Sequence[Mention]) -> list[Finding]:
@@ -97,35 +135,87 @@ def status_of(text: str, mentions: Sequence[Mention]) -> list[Finding]:
     Returns:
         A finding per mention, in order.
     """
-    plain = _aligned(text)
-    contexts = _contexts(plain, mentions)
-    subjects = {context.who for context in contexts}
-    found = []
-    all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
-    for i in reversed(range(len(mentions))):
-        mention, context = mentions[i], contexts[i]
-        if all_denied:
-            all_denied = bool(_JOINTS.fullmatch(plain, mention.end, mentions[i + 1].start))
-        if neither := _NEITHER.match(plain, mention.end):
-            all_denied = neither["all"] is not None
-        if context.denied or all_denied or neither or _BACKWARD.match(plain, mention.end):
-            status: Status = "absent"
-        elif context.who == "others" and "self" in subjects:
-            status = "family"
-        elif context.when == "past" or _HEALED.match(plain, mention.end):
-            status = "past"
-        else:
-            status = "possible" if context.possible else "present"
-        if mention.opposite and status in ("present", "possible", "absent"):
-            status = "present" if status == "absent" else "absent"
-        found.append(Finding(mention.term, mention.start, mention.end, status))
-    return found[::-1]
+    return Reading(text, mentions).findings
+
+
+class Reading:
+    """A text with its findings, which also knows what is said of any other span of it.
+
+    Attributes:
+        findings: One for each mention, in order.
+    """
+
+    def __init__(self, text: str, mentions: Sequence[Mention]) -> None:
+        """Read a text.
+
+        Args:
+            text: A patient's words.
+            mentions: Where it speaks of a symptom, in order, without overlaps.
+        """
+        self._plain = _aligned(text)
+        self._states = [_State()]
+        contexts = []
+        for mention in mentions:
+            context, state = _advance(self._plain, self._states[-1], mention)
+            contexts.append(context)
+            self._states.append(state)
+        self._ends = [mention.end for mention in mentions]
+        self._teller_is_ill = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
+        found = []
+        all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
+        for i in reversed(range(len(mentions))):
+            mention = mentions[i]
+            if all_denied:
+                all_denied = bool(_LIST.fullmatch(self._plain, mention.end, mentions[i + 1].start))
+            all_denied = all_denied or bool(_NEITHER.match(self._plain, mention.end, mention.end + _AFTER))
+            status = self._status(contexts[i], mention.end, denied=all_denied)
+            if mention.opposite and status in ("present", "possible", "absent"):
+                status = "present" if status == "absent" else "absent"
+            found.append(Finding(mention.term, mention.start, mention.end, status))
+        self.findings = found[::-1]
+
+    def status(self, start: int, end: int) -> Status:
+        """Return what is said of `text[start:end]`, whatever it is.
+
+        Args:
+            start: In code points.
+            end: After the last.
+
+        Returns:
+            As if it were a mention. Looks back at most `_BACK` characters.
+        """
+        state = self._states[bisect.bisect_right(self._ends, start)]
+        if start - state.end > _BACK:
+            state = _State(end=start - _BACK)
+        context, _ = _advance(self._plain, state, Mention("", start, end, opposite=False))
+        neither = _NEITHER.match(self._plain, end, end + _AFTER)
+        return self._status(context, end, denied=neither is not None)
+
+    def _status(self, context: _Context, end: int, *, denied: bool) -> Status:
+        plain, stop = self._plain, end + _AFTER
+        if denied or context.denied or _BACKWARD.match(plain, end, stop):
+            return "absent"
+        if context.who == "others" and self._teller_is_ill:
+            return "family"
+        if context.when == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
+            return "past"
+        if context.possible or _POSSIBLE_AFTER.match(plain, end, stop):
+            return "possible"
+        return "present"
 
 
 def denied_within(words: str) -> bool:
     """Return whether the last clause of `words`, in plain form, holds a denial: `耳后不红不肿`, not `耳后不红,肿`."""
-    heard = _PSEUDO.sub("□", words)
+    heard = _heard(words)
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
+
+
+_STOP = re.compile(r"[，,。；;!！?？\n]")
+_FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
+_LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
+_NEAR = 8  # characters between 我 and what I have
+_AFTER = 40  # characters behind a finding that are looked at
+_BACK = 200  # and before a span that is no mention
 
 
 class _Context(NamedTuple):
@@ -136,43 +226,72 @@ class _Context(NamedTuple):
     possible: bool = False
     when: str | None = None
     who: str | None = None
+    own: bool = False
+    """Whether the teller says `我` right before the finding."""
 
 
-def _contexts(plain: str, mentions: Sequence[Mention]) -> list[_Context]:
-    """Return each mention's context, carried on from the one before as far as its clause and list reach.
+class _State(NamedTuple):
+    """What is carried on from one mention to the next."""
+
+    context: _Context = _Context()
+    who: str | None = None
+    end: int = 0
+
+
+def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _State]:
+    """Return a mention's context, carried on from the one before as far as its clause and list reach.
 
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
-    contexts: list[_Context] = []
-    context, end = _Context(), 0
-    for mention in mentions:
-        between = plain[end : mention.start]
-        if cut := _last_end(_CLAUSE_END, between):
-            context, between = _Context(), between[cut:]
-        who = _last_kind(_WHO, between) or context.who
-        possible = bool(_POSSIBLE.search(between))
-        in_list = end > 0 and bool(_JOINTS.fullmatch(between))
-        if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
-            context, between = _Context(when=context.when if in_list else None), between[cut:]
-        # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
-        heard = _PSEUDO.sub("□", between)
-        denies = bool(_DENYING.search(heard))
-        if context.denied and not denies and _RESTART.search(heard):
-            context = _Context()
-        context = _Context(
-            # A contrary (胃口好) is denied by its own words only.
-            denied=denies or (context.denied and not mention.opposite),
-            record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
-            possible=possible,
-            when=_last_kind(_WHEN, between) or context.when,
-            who=who,
-        )
-        contexts.append(context)
-        if mention.opposite:  # 不恶心、呕吐 denies both
-            words = _PSEUDO.sub("□", plain[mention.start : mention.end])
-            context = context._replace(denied=bool(_DENYING.search(words)))
-        end = mention.end
-    return contexts
+    context, who, end = state
+    between = plain[end : mention.start]
+    who, own = _last_who(between, who)
+    if plain.startswith("my ", mention.start):
+        whose = _WHO.match(plain, mention.start, mention.end + 12)
+        if whose is not None and whose.lastgroup == "self":
+            who, own = "self", True
+    if cut := _last_end(_CLAUSE_END, between):
+        context, between = _Context(), between[cut:]
+    in_list = end > 0 and bool(_JOINTS.fullmatch(between))
+    if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
+        context, between = _Context(when=context.when if in_list else None), between[cut:]
+    # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
+    heard = _heard(between)
+    denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
+    if heard.endswith("说不") and _LIE.match(plain, mention.end):
+        denies = False
+    if context.denied and not denies and _RESTART.search(heard):
+        context = _Context(when=context.when)
+    context = _Context(
+        # A contrary (胃口好) is denied by its own words only.
+        denied=denies or (context.denied and not mention.opposite),
+        record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
+        possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
+        when=_last_kind(_WHEN, between) or context.when,
+        who=who,
+        own=own,
+    )
+    carried = context
+    if mention.opposite:  # 不恶心、呕吐 denies both
+        carried = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
+    return context, _State(carried, who, mention.end)
+
+
+def _heard(words: str) -> str:
+    """Return the words without what looks like a denial and is none."""
+    return _PSEUDO.sub("□", _DOUBLE.sub("□", words))
+
+
+def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
+    """Return whom the next finding is told of, and whether that is the teller, in their own words right before it."""
+    who = before
+    clause = _last_end(_STOP, words)
+    for match in _WHO.finditer(words):
+        if match.lastgroup == "others" or (match.lastgroup == "self" and match.start() >= clause):
+            who = match.lastgroup
+            if who == "self" and len(words) - match.end() <= _NEAR:
+                return who, True
+    return who, False
 
 
 def _aligned(text: str) -> str:
@@ -193,3 +312,68 @@ def _last_end(pattern: re.Pattern[str], text: str) -> int:
 def _last_kind(pattern: re.Pattern[str], text: str) -> str | None:
     """Return the name of the group that matched last."""
     return next((match.lastgroup for match in reversed(list(pattern.finditer(text)))), None)
+
+
+_CLAUSE = re.compile(r"[^，,。；;！!？?\n]*[，,。；;！!？?\n]*")
+
+
+def affirmed_text(text: str, found: Sequence[Finding]) -> str:
+    """Return `text` without the clauses that only deny something, tell what is past, or are about others.
+
+    Searching with `没有胸痛,就是反酸` finds chest pain, since words and vectors do not know what 没有 does.
+
+    Args:
+        text: A patient's words.
+        found: What `findings` returns for them.
+
+    Returns:
+        What is left, or `text` itself if nothing of it affirms anything.
+    """
+    kept, i = [], 0
+    affirms = False
+    for clause in _CLAUSE.finditer(text):
+        inside = []
+        while i < len(found) and found[i].start < clause.end():
+            inside.append(found[i])
+            i += 1
+        if inside and all(finding.status in ("absent", "past", "family") for finding in inside):
+            continue
+        affirms = affirms or bool(inside)
+        kept.append(_without_denials(clause.group(), clause.start(), inside))
+    left = "".join(kept).strip()
+    return left if affirms and left else text
+
+
+def has_findings(found: Sequence[Finding]) -> bool:
+    """Return whether the patient affirms anything, of what `findings` returns for their words."""
+    return any(finding.status in ("present", "possible") for finding in found)
+
+
+def affirms_nothing(text: str, found: Sequence[Finding]) -> bool:
+    """Return whether every clause of `text` only denies, tells what is past, or is about others: `我不头痛`.
+
+    Args:
+        text: A patient's words.
+        found: What `findings` returns for them.
+    """
+    if not found or has_findings(found):
+        return False
+    starts = [finding.start for finding in found]
+    for clause in _CLAUSE.finditer(text):
+        told = sum(char.isalnum() for char in clause.group())
+        if told > 1 and not any(clause.start() <= start < clause.end() for start in starts):
+            return False
+    return True
+
+
+def _without_denials(clause: str, offset: int, inside: Sequence[Finding]) -> str:
+    """Return a clause that affirms something without what it denies: `没有发烧有咳嗽` → `有咳嗽`."""
+    pieces, end = [], 0
+    for finding in inside:
+        if finding.status != "absent":
+            continue
+        start = finding.start - offset
+        denials = list(_DENYING.finditer(clause, end, start))
+        pieces.append(clause[end : denials[-1].start() if denials else start])
+        end = finding.end - offset
+    return "".join([*pieces, clause[end:]])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_bge_medical.clinical.lexicon import Mention, SymptomLexicon, default_lexicon, plain_form
-from langchain_bge_medical.clinical.polarity import denied_within, status_of
+from langchain_bge_medical.clinical.demographics import patient_of
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.mentions import fold_pattern, folded, mentions_of
+from langchain_bge_medical.clinical.numbers import Measurement, measurements
+from langchain_bge_medical.clinical.polarity import Reading, denied_within
 
 Level = Literal["emergency", "urgent", "routine", "self_care"]
 Lang = Literal["zh", "en"]
@@ -20,22 +24,32 @@ Lang = Literal["zh", "en"]
 _DEFAULT = Path(__file__).parents[1] / "resources" / "red_flags.json"
 _LEVELS: tuple[Level, ...] = ("emergency", "urgent", "routine", "self_care")
 
-# Who the patient is. Years unless the unit says months or days.
-_INFANT = re.compile(
-    r"新生儿|婴儿|(?<!\d)[0-9一二三四五六七八九十两]{1,2}个?多?月(?:大|的?(?:宝|娃|孩|婴))|刚出生|没满月"
-    r"|newborn|infant|months?[- ]old"
+# Who the patient is, where an age is not told. Wider than `patient_of`: a rule is better asked once too often.
+_CONTEXTS = {
+    "@young_infant": re.compile(r"新生儿|没满月|未满月|刚满月|刚出生|月子里的(?:娃|宝|孩)|newborn"),
+    "@infant": re.compile(r"新生儿|婴儿|刚出生|没满月|newborn|infant|months?[- ]old|weeks?[- ]old"),
+    "@child": re.compile(
+        r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b|\bmy (?:son|daughter|baby)\b"
+        r"|years?[- ]old (?:boy|girl|son|daughter)"
+    ),
+    "@pregnant": re.compile(r"(?!)"),  # what `patient_of` says
+    "@elderly": re.compile(
+        r"老人|老爷子|老太太|老头|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿婆|阿公|[六七八九]十(?:多|几|来)?岁|elderly|grand(?:ma|pa|mother|father)"
+    ),
+}
+_AFFIRMED = ("present", "possible")
+_VALUE = re.compile(r"#(?P<kind>temperature|systolic|glucose|pulse|oxygen|breaths)(?P<sign>>=|<=|>|<)(?P<value>[\d.]+)")
+_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+
+# Short hands in the patterns of the rule file. A gap holds no denial: 胸口…痛 does not read 胸口不痛.
+_GAPS = (
+    ("……", r"[^。;!?\n]{0,20}"),
+    ("…", r"[^,。;!?\n没不无未]{0,8}"),
+    ("‥", r"[^.,;!?\n]{0,30}"),
 )
-_CHILD = re.compile(
-    r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|孙子|孙女|小朋友|幼儿|(?<!\d)(?:[1-9]|1[0-3])岁"
-    r"|\bchild\b|\bkid\b|\btoddler\b|\bmy (?:son|daughter|baby)\b|years?[- ]old (?:boy|girl|son|daughter)"
-)
-_PREGNANT = re.compile(
-    r"(?<!没)(?<!没有)(?<!未)(?<!备)怀孕|孕\d*周|孕期|孕妇|有喜|身孕|怀着|怀了|胎动|(?<!not )pregnan"
-)
-_ELDERLY = re.compile(
-    r"(?<!\d)(?:6[5-9]|[7-9]\d)岁|老人|老爷子|老太太|爷爷|奶奶|外公|外婆|姥姥|姥爷|[六七八九]十(?:多|几)?岁|elderly|grand(?:ma|pa|mother|father)"
-)
-_CONTEXTS = {"@infant": _INFANT, "@child": _CHILD, "@pregnant": _PREGNANT, "@elderly": _ELDERLY}
+_FRAGMENT = re.compile(r"<([^<>=!]+)>")
 
 _ADVICE: Mapping[Level, Mapping[Lang, str]] = {
     "emergency": {
@@ -59,10 +73,11 @@ class RedFlag(BaseModel):
     id: str
     level: Literal["emergency", "urgent"]
     when: tuple[tuple[str, ...], ...] = Field(min_length=1)
-    """Groups; one alternative of each must be affirmed. An alternative is a term of the lexicon, a regular
-    expression on the plain text (`~口唇发[紫青]`), or who the patient is (`@infant @child @pregnant @elderly`)."""
+    """Groups; one alternative of each must be affirmed. An alternative is a term of the lexicon, a concept of the
+    rule file (`$胸痛`), a pattern on the folded text (`~口唇…发[紫青]`), a value (`#temperature>=39`), or who the
+    patient is (`@young_infant @infant @child @pregnant @elderly`)."""
     unless: tuple[str, ...] = ()
-    """Alternatives that stop the rule."""
+    """Alternatives that stop the rule. Terms must be affirmed; patterns need only occur."""
     reason: dict[Lang, str]
     advice: dict[Lang, str]
     department: str
@@ -90,39 +105,65 @@ class Triage(BaseModel):
 class RedFlags:
     """The rules, ready to be applied to a patient's words."""
 
-    def __init__(self, rules: Iterable[RedFlag], lexicon: SymptomLexicon) -> None:
+    def __init__(
+        self,
+        rules: Iterable[RedFlag],
+        lexicon: SymptomLexicon,
+        concepts: Mapping[str, Sequence[str]] | None = None,
+        fragments: Mapping[str, str] | None = None,
+    ) -> None:
         """Check the rules against the lexicon.
 
         Args:
             rules: The rules.
             lexicon: Terms that the rules may name.
+            concepts: Name → alternatives, for use as `$name`.
+            fragments: Name → regular expression, for use as `<name>` in patterns.
 
         Raises:
-            ValueError: If a rule names a term that the lexicon lacks, or holds a bad regular expression.
+            ValueError: If a rule or concept names a term, concept, context or fragment that there is not, or
+                holds a bad regular expression.
         """
         self._rules = list(rules)
         self._lexicon = lexicon
+        self._concepts = dict(concepts or {})
+        self._fragments = dict(fragments or {})
         self._patterns: dict[str, re.Pattern[str]] = {}
+        for name, alternatives in self._concepts.items():
+            for alternative in alternatives:
+                self._check(f"concept {name}", alternative)
         for rule in self._rules:
             for alternative in (*(a for group in rule.when for a in group), *rule.unless):
-                if alternative.startswith("~"):
-                    try:
-                        self._patterns[alternative] = re.compile(alternative[1:])
-                    except re.error as error:
-                        raise ValueError(
-                            f"red flag {rule.id}: {alternative!r} is no regular expression: {error}"
-                        ) from None
-                elif not alternative.startswith("@") and alternative not in lexicon.entries:
-                    raise ValueError(f"red flag {rule.id}: {alternative!r} is not in the symptom lexicon")
-                elif alternative.startswith("@") and alternative not in _CONTEXTS:
-                    raise ValueError(f"red flag {rule.id}: {alternative!r} is none of {', '.join(_CONTEXTS)}")
+                self._check(f"red flag {rule.id}", alternative)
+
+    def _check(self, owner: str, alternative: str) -> None:
+        kind = alternative[:1]
+        if kind == "~":
+            try:
+                self._patterns[alternative] = re.compile(_expand(alternative[1:], self._fragments))
+            except (re.error, KeyError) as error:
+                raise ValueError(f"{owner}: {alternative!r} is no regular expression: {error}") from None
+        elif kind == "$":
+            if alternative[1:] not in self._concepts:
+                raise ValueError(f"{owner}: {alternative!r} is no concept of the rule file")
+        elif kind == "@":
+            if alternative not in _CONTEXTS:
+                raise ValueError(f"{owner}: {alternative!r} is none of {', '.join(_CONTEXTS)}")
+        elif kind == "#":
+            if not _VALUE.fullmatch(alternative):
+                raise ValueError(f"{owner}: {alternative!r} is no value such as #temperature>=39")
+        elif alternative not in self._lexicon.entries:
+            raise ValueError(f"{owner}: {alternative!r} is not in the symptom lexicon")
 
     @classmethod
     def load(cls, lexicon: SymptomLexicon, path: Path = _DEFAULT) -> RedFlags:
-        """Read a rule file: a JSON array of rules."""
-        return cls((RedFlag.model_validate(raw) for raw in json.loads(path.read_text("utf-8"))), lexicon)
+        """Read a rule file: a JSON object of `fragments`, `concepts` and `rules`."""
+        raw = json.loads(path.read_text("utf-8"))
+        return cls(map(RedFlag.model_validate, raw["rules"]), lexicon, raw["concepts"], raw["fragments"])
 
-    def triage(self, text: str, *, usual: Level | None = None, lang: Lang = "zh") -> Triage:
+    def triage(
+        self, text: str, *, usual: Level | None = None, lang: Lang = "zh", reading: Reading | None = None
+    ) -> Triage:
         """Return how soon the patient must be seen.
 
         Red flags decide about emergency. Findings that are denied, past or somebody else's do not count;
@@ -133,19 +174,19 @@ class RedFlags:
             usual: How soon somebody with the most relevant disease is usually seen. It can raise the level
                 to `urgent`, not to `emergency`; without red flags and without it the level is `routine`.
             lang: Language of the texts.
+            reading: What was read from `text` before, to save the time.
 
         Returns:
             The level, the rules that were met with the words that met them, what to do, and where.
         """
-        affirmed = self._affirmed(text)
-        met = [(rule, quotes) for rule in self._rules if (quotes := _meets(rule, affirmed)) is not None]
+        facts = _Facts(text, reading or Reading(text, mentions_of(text, self._lexicon)), self._patterns, self._concepts)
+        met = [(rule, quotes) for rule in self._rules if (quotes := _meets(rule, facts)) is not None]
         if met:
             level: Level = min((rule.level for rule, _ in met), key=_LEVELS.index)
             met.sort(key=lambda item: _LEVELS.index(item[0].level))
             advice = " ".join(dict.fromkeys(rule.advice[lang] for rule, _ in met if rule.level == level))
         else:
-            level = "routine" if usual is None else max(usual, "urgent", key=_LEVELS.index)
-            advice = _ADVICE[level][lang]
+            return usual_triage(usual, lang)
         return Triage(
             level=level,
             reasons=[Reason(rule=rule.id, text=rule.reason[lang], quotes=quotes) for rule, quotes in met],
@@ -153,51 +194,140 @@ class RedFlags:
             departments=list(dict.fromkeys(rule.department for rule, _ in met)),
         )
 
-    def _affirmed(self, text: str) -> dict[str, str]:
-        """Return what is affirmed in the text: term, pattern or context → the patient's words for it."""
-        plain, offsets = plain_form(text)
-        terms = self._lexicon.find(text)
-        found = status_of(text, terms)
-        for pattern, compiled in self._patterns.items():
-            matches = [
-                Mention(pattern, offsets[match.start()], offsets[match.end() - 1] + 1, opposite=False)
-                for match in compiled.finditer(plain)
-                if match.end() > match.start() and not _gap_denies(pattern, match.group())
-            ]
-            if matches:
-                around = sorted([*matches, *_clear_of(matches, terms, len(text))], key=lambda m: m.start)
-                found += [finding for finding in status_of(text, around) if finding.term == pattern]
-        affirmed = {f.term: text[f.start : f.end] for f in found if f.status in ("present", "possible")}
-        for name, who in _CONTEXTS.items():
-            if match := who.search(plain):
-                affirmed[name] = text[offsets[match.start()] : offsets[match.end() - 1] + 1]
-        return affirmed
+
+def usual_triage(usual: Level | None, lang: Lang = "zh") -> Triage:
+    """Return what goes without red flags: the usual urgency of the most relevant disease, but no emergency.
+
+    Args:
+        usual: A disease's urgency; `None` is `routine`.
+        lang: Language of the texts.
+    """
+    level = "routine" if usual is None else max(usual, "urgent", key=_LEVELS.index)
+    return Triage(level=level, advice=_ADVICE[level][lang])
+
+
+class _Facts:
+    """What is affirmed in a text, looked up when a rule first asks for it."""
+
+    def __init__(
+        self,
+        text: str,
+        reading: Reading,
+        patterns: Mapping[str, re.Pattern[str]],
+        concepts: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._text = text
+        self._plain, self._offsets = _heard(text)
+        self._reading = reading
+        self._patterns = patterns
+        self._concepts = concepts
+        self._known: dict[str, str | None] = {
+            f.term: text[f.start : f.end] for f in reading.findings if f.status in _AFFIRMED
+        }
+        self._affirmed_spans: dict[tuple[int, int], bool] = {}
+
+    @functools.cached_property
+    def _values(self) -> list[Measurement]:
+        return measurements(self._plain)
+
+    def quote(self, alternative: str) -> str | None:
+        """Return the patient's words for an alternative, or `None` if they do not affirm it."""
+        if alternative not in self._known:
+            find = {"~": self._pattern, "$": self._concept, "@": self._context, "#": self._value}
+            look = find.get(alternative[:1])
+            self._known[alternative] = look(alternative) if look else None
+        return self._known[alternative]
+
+    def occurs(self, alternative: str) -> bool:
+        """Return whether an exception is there."""
+        if alternative.startswith("~"):
+            return self._patterns[alternative].search(self._plain) is not None
+        return self.quote(alternative) is not None
+
+    def _pattern(self, pattern: str) -> str | None:
+        for match in self._patterns[pattern].finditer(self._plain):
+            if match.end() > match.start() and not _gap_denies(pattern, match.group()):
+                start, end = self._span(match)
+                if (start, end) not in self._affirmed_spans:
+                    self._affirmed_spans[start, end] = self._reading.status(start, end) in _AFFIRMED
+                if self._affirmed_spans[start, end]:
+                    return self._text[start:end]
+        return None
+
+    def _concept(self, name: str) -> str | None:
+        self._known[name] = None  # a concept that names itself is not there
+        return next((said for a in self._concepts[name[1:]] if (said := self.quote(a)) is not None), None)
+
+    def _context(self, name: str) -> str | None:
+        patient = patient_of(self._text)
+        age = patient.age
+        holds = {
+            "@young_infant": age is not None and age < 0.25,
+            "@infant": age is not None and age < 1,
+            "@child": age is not None and age < 14,
+            "@pregnant": patient.pregnant,
+            "@elderly": patient.elderly,
+        }[name]
+        match = _CONTEXTS[name].search(self._plain)
+        if match and not (name == "@child" and (patient.pregnant or (age is not None and age >= 18))):
+            return self._text[slice(*self._span(match))]
+        return "" if holds else None  # known from an age, which is not quoted
+
+    def _value(self, alternative: str) -> str | None:
+        wanted = _VALUE.fullmatch(alternative)
+        assert wanted is not None  # noqa: S101 - checked when the rules were read
+        for value in self._values:
+            kind = "systolic" if value.kind == "blood_pressure" else value.kind
+            if kind == wanted["kind"] and _SIGNS[wanted["sign"]](value.value, float(wanted["value"])):
+                return self._text[self._offsets[value.start] : self._offsets[value.end - 1] + 1]
+        return None
+
+    def _span(self, match: re.Match[str]) -> tuple[int, int]:
+        return self._offsets[match.start()], self._offsets[match.end() - 1] + 1
+
+
+_STOPS = str.maketrans("，；？！", ",;?!")
+
+
+def _heard(text: str) -> tuple[str, Any]:
+    """Return what the patterns are matched against: the folded text with plain punctuation."""
+    plain, offsets = folded(text)
+    return plain.translate(_STOPS), offsets
+
+
+def _expand(pattern: str, fragments: Mapping[str, str]) -> str:
+    """Return the regular expression that a pattern of the rule file stands for."""
+    for _ in range(3):  # a fragment may hold a fragment
+        pattern = _FRAGMENT.sub(lambda match: f"(?:{fragments[match[1]]})", pattern)
+    for short, long in _GAPS:
+        pattern = pattern.replace(short, long)
+    return fold_pattern(pattern)
 
 
 def _gap_denies(pattern: str, words: str) -> bool:
     """Return whether a gap of the pattern took in a denial: `耳后.{0,8}红` in 耳后没有红."""
-    return denied_within(words) and not denied_within(re.sub(r"\[\^[^\]]*\]|\W", " ", pattern))
+    return _denied(words) and not _holds_denial(pattern)
 
 
-def _clear_of(matches: Sequence[Mention], terms: Sequence[Mention], length: int) -> list[Mention]:
-    """Return the terms that overlap none of the matches."""
-    taken = bytearray(length)
-    for match in matches:
-        taken[match.start : match.end] = b"\1" * (match.end - match.start)
-    return [term for term in terms if not any(taken[term.start : term.end])]
+_denied = functools.lru_cache(maxsize=4096)(denied_within)
 
 
-def _meets(rule: RedFlag, affirmed: Mapping[str, str]) -> list[str] | None:
+@functools.cache
+def _holds_denial(pattern: str) -> bool:
+    return denied_within(re.sub(r"\[\^[^\]]*\]|\W", " ", pattern))
+
+
+def _meets(rule: RedFlag, facts: _Facts) -> list[str] | None:
     """Return the words that meet the rule, in the order of its groups, or `None` if it is not met."""
-    if any(alternative in affirmed for alternative in rule.unless):
-        return None
     quotes = []
     for group in rule.when:
-        said = next((affirmed[alternative] for alternative in group if alternative in affirmed), None)
+        said = next((quote for alternative in group if (quote := facts.quote(alternative)) is not None), None)
         if said is None:
             return None
         quotes.append(said)
-    return list(dict.fromkeys(quotes))
+    if any(facts.occurs(alternative) for alternative in rule.unless):
+        return None
+    return [quote for quote in dict.fromkeys(quotes) if quote]
 
 
 @functools.cache

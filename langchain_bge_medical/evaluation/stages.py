@@ -13,9 +13,9 @@ Find = Callable[[str], Sequence[Document]]
 """A query → documents, best first."""
 
 
-def recalled(retriever: BaseRetriever, fetch_k: int) -> Find:
-    """Return the first `fetch_k` that `retriever` finds; a query asked again is not retrieved again."""
-    return _once(lambda query: retriever.invoke(query)[:fetch_k])
+def recalled(retriever: BaseRetriever, fetch_k: int, query_to_text: Callable[[str], str] = str) -> Find:
+    """Return the first `fetch_k` that `retriever` finds for `query_to_text` of a query, and finds once."""
+    return _once(lambda query: retriever.invoke(query_to_text(query))[:fetch_k])
 
 
 def reranked(candidates: Find, compressor: BaseDocumentCompressor) -> Find:

@@ -1,0 +1,573 @@
+"""What a chat model may say: only diseases that were retrieved, cited; no doses, no drugs, no reassurance, no orders.
+
+The records and the patient's words are data. What looks like an instruction in them is taken out before a model sees
+it; and whatever the model says is checked sentence by sentence before anybody else sees it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.documents import Document
+
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
+
+Lang = Literal["zh", "en"]
+
+_KNOWLEDGE = Path(__file__).parent / "resources" / "medical_knowledge.json"
+
+# ------------------------------------------------------------------------------------------------ what a text may hide
+
+_INVISIBLE = re.compile(
+    "[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad\u034f\u180e\U000e0000-\U000e007f]|[\x00-\x08\x0b\x0c\x0e-\x1f]"
+)
+# Between Chinese characters anything but a stop may be there to hide a word: 白 血 病, 白-血-病, 白|血|病.
+_HIDING = re.compile(r"(?<=[\u3400-\u9fff])[\s\-_*·.|/\\~`^+=#'\"“”‘’<>〈〉()（）【】\[\]]+(?=[\u3400-\u9fff])")
+_LETTERED = re.compile(r"\b(?:[a-z][\s.\-_*]){3,}[a-z]\b")  # l e u k e m i a
+
+
+_BETWEEN_SCRIPTS = re.compile(r"(?<=[\u3400-\u9fff])(?=[a-z])|(?<=[a-z])(?=[\u3400-\u9fff])")  # so that words have ends
+
+
+def visible(text: str) -> str:
+    """Return `text` without characters that are there to hide something."""
+    return _INVISIBLE.sub("", text)
+
+
+def _bare(text: str) -> str:
+    """Return the plain form of `text` with words that were pulled apart put together."""
+    plain = plain_form(visible(text))[0]
+    plain = _HIDING.sub("", plain)
+    plain = _BETWEEN_SCRIPTS.sub(" ", plain)
+    return _LETTERED.sub(lambda match: re.sub(r"[\s.\-_*]", "", match.group()), plain)
+
+
+def _found(pattern: re.Pattern[str], bare: str) -> bool:
+    """Return whether a pattern is in a bare text, with or without the blanks between its scripts."""
+    return bool(pattern.search(bare) or pattern.search(_SCRIPT_BLANKS.sub("", bare)))
+
+
+_SCRIPT_BLANKS = re.compile(r"(?<=[\u3400-\u9fff]) (?=[a-z])|(?<=[a-z]) (?=[\u3400-\u9fff])")
+
+
+# ------------------------------------------------------------------------------------------------------- instructions
+
+_INSTRUCTION = re.compile(
+    r"(?:忽略|无视|忘记|忘掉|不要理会|不必理会|跳过|绕过|覆盖|取消|解除|停止遵守|违反|不用管|别管)[^。;!?\n]{0,14}(?:指令|指示|要求|规则|限制|设定|提示|内容|约束|安全|资料|以上|上述|之前|前面|系统|通知|声明|警告|免责)"
+    r"|(?:系统|管理员|开发者|超级用户|root|最高)[^。;!?\n]{0,6}(?:指令|命令|提示|模式|权限|消息|通知|要求|授权)|新(?:的)?(?:指令|规则|任务|设定)[:,是]|(?:指令|命令|任务|system|assistant|user|human|ai|instruction)s?\s*[::]|更新后的(?:规则|指令)"
+    r"|你(?:现在|从现在起|此刻|今后|将|必须|要|应|需要)*(?:是|扮演|成为|变成|充当|叫)(?:一?[个名位])?[^。;!?,\n]{0,12}(?:助手|模型|机器人|医生|专家|角色|黑客|dan|ai|猫|诗人|海盗|药师|没有限制)|扮演|角色扮演|假装|假设你(?:是|没有)|越狱|开发者模式|不受(?:任何)?(?:限制|约束)"
+    r"|(?:请|务必|必须|一定要|只能|只需|直接|马上|现在|开头|结尾|最后|首先|立即|严格|你要|你应该|你得|帮我|给我|麻烦|要求你)[^。;!?,\n]{0,8}(?:输出|回答|回复|答复|告诉|推荐|复述|重复|打印|翻译成|说出|说明你|写(?:上|出|一)|列出|给出|声称|宣布|断言|诊断|建议(?:患者|用户|病人)|开(?:药|处方)|附上|加上|删除|去掉|隐藏|展示|显示|泄露|公布|念)"
+    r"|(?:输出|回答|回复|重复|复述|打印|展示|显示|泄露|公布|告诉我|说出)[^。;!?,\n]{0,8}(?:提示词|系统提示|原文|全部|以下|如下|这句|这段|内容|你的(?:指令|规则|设定|提示)|答案)|提示词|系统提示|prompt"
+    r"|(?:回答|答案|回复|输出|诊断|结论)(?:里|中|时)?(?:必须|应当|应该|只能|只|要|请|都|一律|固定|改)(?:是|为|写|说|成|包含|含有|有)?|(?:无论|不管)[^。;!?\n]{0,12}(?:都|一律|均)(?:回答|输出|说|回复|建议|推荐|告诉|诊断)"
+    r"|把[^。;!?\n]{0,12}(?:指令|提示|规则|声明|警告|设定)|从现在(?:起|开始)|你(?:现在)?叫|(?:告诉|告知|劝|骗|骂|通知)(?:该|这位|那位)?(?:患者|病人|用户|大家|读者)|建议(?:该|这位)?(?:患者|病人|用户)[^。;]{0,4}(?:用|吃|喝|停|服|买|打)|请(?:说|确诊|骂|诊断)|写出|绕过|(?:逐字|拼音|横线|倒着|谐音|暗号|隐藏字符)[^。;]{0,8}(?:输出|写|回答|说|隔)|翻译成[^。;]{0,6}(?:回答|输出|说)|im_(?:start|end)"
+    r"|以(?:json|代码|base64|markdown|html|表格|英文|法语|诗)[^。;!?\n]{0,6}(?:输出|回答|回复|格式)|</?(?:资料|records|system|user|assistant|im_start|im_end|instructions?|s|script|img|a)\b|\[/?inst\]|<\|"
+    r"|\b(?:ignore|disregard|forget|override|bypass|skip|cancel|drop)\b[^.;!?\n]{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|context|record|guideline|safety|system|notice|warning|disclaimer|everything)s?\b"
+    r"|\byou are (?:now|no longer|a|an|dan)\b|\b(?:act|behave|respond|reply|answer|speak|write|talk) (?:as|like|only|with|in|using)\b|\bpretend\b|\brole ?play|\bjailbreak|\bdeveloper mode|\bdan mode|\bdo anything now|\bunrestricted\b|\bno restrictions\b"
+    r"|\b(?:print|output|repeat|reveal|show|display|leak|recite|echo|say|state|tell (?:me|the (?:user|patient)|them)|recommend|prescribe|diagnose|append|add|include|insert|remove|omit|end|begin|start)\b[^.;!?\n]{0,40}(?:[:\"“'「]|\bexactly\b|\bprompt\b|\binstructions?\b|\bverbatim\b|\bsystem\b|\bthat (?:he|she|they|the patient|it is|you)\b|\btake\b|\bnotice\b|\bdisclaimer\b|\bphrase\b|\bword\b|\bsentence\b|\blink\b|\burl\b)"
+    r"|\btell (?:the|this|your|every) (?:patient|user|reader|person)s?\b"
+    r"|\byour (?:instructions|system prompt|rules|guidelines|initial prompt|new (?:task|role|instructions))\b|\b(?:system|admin|developer|root) (?:prompt|message|override|note|command|instruction)\b|\bnew (?:instructions?|task|rules?|role)\b|\bend of (?:records|data|context)\b|\bbegin (?:new|system)\b|\bimportant (?:instruction|note to (?:the )?(?:ai|assistant|model))\b|\b(?:ai|assistant|model|chatbot)\b\s*[:,]|\bmust (?:say|answer|reply|respond|output|include|recommend|state)\b"
+)
+_SENTENCES = re.compile(r"[^。;;!?!？\n]+[。;;!?!？]*|\n+")
+
+
+def holds_instruction(text: str) -> bool:
+    """Return whether a text seems to tell a model what to do."""
+    return _found(_INSTRUCTION, _bare(text))
+
+
+def without_instructions(text: str) -> str:
+    """Return `text` without the sentences that seem to tell a model what to do, and without invisible characters."""
+    kept = [part for part in _SENTENCES.findall(visible(text)) if not holds_instruction(part)]
+    return "".join(kept).strip()
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+_NUMBER = r"(?:\d+(?:[./]\d+)?|[零一二两三四五六七八九十半百]+|one|two|three|four|five|six|half|several)"
+_DOSE = re.compile(
+    rf"{_NUMBER}\s*(?:-\s*\d+\s*)?(?:mg|mcg|μg|ug|ml|iu|毫克|微克|毫升|克(?!星|隆)|单位|片|粒|颗|丸|支|滴|袋|瓶|胶囊|勺|喷|贴|tablets?|pills?|capsules?|drops?|puffs?|doses?|teaspoons?|tablespoons?|units?|grams?|milligrams?|millilit(?:er|re)s?)(?![a-z])"
+    rf"|[每一][日天晚早]\s*{_NUMBER}?\s*(?:次|回|顿|片|粒)|(?:每|隔)\s*{_NUMBER}?\s*(?:个)?(?:小时|天|日|晚|周)\s*(?:一次|{_NUMBER}次|服|吃|用|打|注射)|(?:早|中|晚|睡前|饭前|饭后|空腹)[^。,;]{{0,3}}(?:各)?{_NUMBER}(?:次|片|粒)"
+    rf"|(?:once|twice|three times|{_NUMBER} times) (?:a|per|each|every) ?(?:day|week)|(?:once|twice) daily|every {_NUMBER} hours|\b(?:bid|tid|qid|qd|prn)\b|{_NUMBER}\s*(?:g|l)\b(?!/dl)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}|dosage|\bdose\b|double the"
+)
+_DRUG = re.compile(
+    r"阿司匹林|布洛芬|对乙酰氨基酚|扑热息痛|泰诺|芬必得|散利痛|去痛片|感冒灵|连花清瘟|板蓝根|头孢[\u4e00-\u9fff]{0,3}|青霉素|[\u4e00-\u9fff]{1,3}西林|[\u4e00-\u9fff]{1,3}沙星|[\u4e00-\u9fff]{1,3}霉素|甲硝唑|奥硝唑|[\u4e00-\u9fff]{1,3}硝唑|[\u4e00-\u9fff]{1,3}康唑|[\u4e00-\u9fff]{1,3}拉唑|[\u4e00-\u9fff]{1,3}替丁|[\u4e00-\u9fff]{1,3}地平|[\u4e00-\u9fff]{1,3}普利|[\u4e00-\u9fff]{1,3}沙坦|[\u4e00-\u9fff]{1,3}洛尔|[\u4e00-\u9fff]{1,3}他汀|[\u4e00-\u9fff]{1,3}唑仑|[\u4e00-\u9fff]{1,3}西泮|[\u4e00-\u9fff]{1,3}西汀|[\u4e00-\u9fff]{1,3}松(?:片|针|龙)|地塞米松|泼尼松|强的松|甲氨蝶呤|胰岛素注射|二甲双胍|华法林|氯吡格雷|肾上腺素|吗啡|杜冷丁|哌替啶|可待因|曲马多|芬太尼|安定片|氯雷他定|西替利嗪|扑尔敏|蒙脱石|思密达|黄连素|整肠生|奥司他韦|[\u4e00-\u9fff]{1,3}洛韦|利巴韦林|硝酸甘油|速效救心丸|安宫牛黄|云南白药|砒霜|百草枯|大麻|冰毒|双黄连|(?:神|特效|祖传|秘|偏)(?:药|方)"
+    r"|\b(?:aspirin|ibuprofen|paracetamol|acetaminophen|tylenol|advil|naproxen|morphine|codeine|oxycodone|fentanyl|tramadol|opioids?|insulin injection|metformin|warfarin|prednison\w*|dexamethasone|epinephrine|diazepam|alprazolam|xanax|valium|antibiotics?|penicillin|[a-z]{3,}(?:cillin|mycin|floxacin|azole|olol|pril|sartan|statin|dipine|zepam|vir|cycline))\b"
+)
+_PRESCRIBING = re.compile(
+    r"处方|开药|(?:自行|可以|建议|请|应|需|先|直接|马上|立即|立刻)(?:先|自行|立即|在家)?(?:服用|口服|吃点?药|用药|注射|静滴|输液|打针|涂抹?药|买药|停药|加药|减药|吃(?:止痛|退烧|消炎|降压|降糖|安眠|抗生|激素|中|偏)|使用(?:激素|抗生素|偏方|药))|放弃(?:治疗|抢救|就医)|截肢|安乐死|停(?:用|服|掉)[^。,;]{0,6}(?:药|胰岛素)|(?:自己|在家)[^。,;]{0,4}(?:放血|催吐|灌肠|拔罐|针灸|刮痧)|喝(?:尿|漂白|消毒|酒精|白酒)"
+    r"|\bprescri\w+|\b(?:should|can|may|must|please|just) (?:take|use|inject|swallow|drink|stop taking)\b(?! (?:care|note|a seat|rest))|\bstop (?:your|the|all|taking) (?:medic\w*|insulin|meds|pills)"
+)
+_CERTAIN = re.compile(
+    r"确诊|诊断(?:为|是|结果|明确)|(?:你|您|患者|病人)(?:就|已经?|确实|肯定|一定|必然|无疑)*(?:得(?:了|的是)|患(?:了|有|的是|上)|是得了)|(?:肯定|一定|绝对|百分之百|100%|毫无疑问|可以断定|显然就?)(?:是|患|得|为)|就是[^。,;]{0,10}(?:病|炎|癌|症|瘤)(?!吗)|晚期|活不(?:过|久)|没救|绝症|只剩[^。]{0,6}(?:天|月|年)"
+    r"|\b(?:you|he|she|they|patient) (?:definitely |certainly |surely |clearly |now )?(?:have|has|is suffering from|are suffering from|got) (?:a |an |the )?(?:\w+ )?(?:\w+itis|cancer|disease|syndrome|tumou?r|\w+oma|\w+emia|infection|stroke|diabetes)|\b(?:diagnosis is|diagnosed (?:with|as)|i diagnose|definitely|certainly|100 ?%|without (?:a )?doubt|terminal|months to live|will die|going to die)\b"
+)
+_DISMISSING = re.compile(
+    r"(?:不用|不必|无需|无须|没必要|别|不要|不需要|用不着|没必要|大可不必)(?:再|去|太|急着|立即|马上|着急)*(?:去|看|就|叫|打|拨打|找|做)?(?:医院|急诊|医生|就医|就诊|120|救护车|检查|担心|害怕|紧张|理会|在意|治疗|面诊)|没(?:有)?(?:什么|啥)?(?:大碍|大事|事的|危险|问题的)|(?:不是|并非|不属于|不算)(?:急症|急诊|紧急|危险)|(?:误报|虚惊|警告|危险信号|急诊提示|上述提示|上面的提示|以上提醒|以上提示)[^。,;]{0,8}(?:误|取消|忽略|无效|不用|作废|可以不|错)|在家(?:观察|休息|等)[^。,;]{0,6}(?:就行|即可|就好|足够)|(?:拖|等)(?:几天|一周|到明天)(?:再|也)|可以(?:放心|忽略|不管|不去)|放心(?:吧|即可|,|。)"
+    r"|\b(?:no need|not necessary|unnecessary|don['’]t (?:need|have|bother|worry|call|go|see)|do not (?:need|call|go|see|worry)|needn['’]t|shouldn['’]t (?:see|call|go))\b|\b(?:not (?:an? )?(?:emergency|urgent|serious|dangerous)|false alarm|nothing (?:serious|to worry)|safe to (?:ignore|wait|stay)|ignore (?:the|this|that|any)|stay (?:at )?home|wait (?:it out|a (?:few|couple)))\b"
+)
+_CONTACT = re.compile(
+    r"https?:|www\.|[a-z0-9-]+\.(?:com|cn|net|org|io|top|xyz|ru|info|me|cc)\b|[\w.]+@[\w.]+|微信|加[vv]\b|加(?:我|好友|群)|qq|扫码|二维码|公众号|私信|转账|汇款|付款|付费|支付宝|红包|银行卡|密码|身份证|客服|热线|电话(?!咨询|120)|购买|下单|优惠|代购|网店|\d{7,}|\]\(|!\[|```|<[a-z/!][^>]*>|javascript:|data:|\$\{|\{\{"
+    r"|\b(?:whatsapp|telegram|wechat|call me|text me|email|phone number|credit card|password|click|visit (?:our|my|this|the (?:site|link|page))|buy|purchase|order now|discount|bitcoin)\b"
+)
+_LEAK = re.compile(
+    r"系统提示|提示词|我的(?:指令|规则|设定|任务是)|(?:我|本助手)(?:被|已被)(?:要求|设定|指示|黑|攻破|入侵|控制)|你是医院的导诊助手|标签之间是数据|一律不执行|资料>|作为(?:一个)?(?:ai|人工智能|语言模型|大模型)|遵命|越狱|开发者模式|已(?:忽略|解除|切换|绕过|覆盖)|(?:忽略|无视)(?:了)?(?:以上|之前|上述|所有)|指令(?:已|执行|完成)|以下是我的"
+    r"|\bsystem prompt|\bmy (?:instructions|rules|prompt)\b|\byou help patients find\b|\bbetween the <?records\b|\bas an ai\b|\blanguage model\b|\bas (?:instructed|requested|you (?:wish|asked|commanded))\b|\b(?:pwned|hacked|jailbroken|jailbreak|dan mode|developer mode|override[nd]?|unrestricted)\b|\bi (?:have been|was|am now|will) (?:hacked|told|instructed|ignor\w+|obey\w*|comply\w*)\b|\bignoring (?:the|all|previous|my)\b"
+)
+# What ends like a disease. Only where nothing that was retrieved, no symptom, and no everyday word covers it.
+_DISEASE_LIKE = re.compile(
+    r"[\u4e00-\u9fff]{0,8}?(?:综合[征症]|中毒|感染|梗[死塞]|出血热|结核|硬化|贫血|骨折|结石|溃疡|肿瘤|血栓|栓塞|休克|衰竭|脓肿|囊肿|息肉|疟疾|霍乱|鼠疫|痢疾|狂犬|破伤风|中风|卒中|心梗|脑梗|肺结核|新冠|流感|感冒|哮喘|痛风|糖尿|高血压|冠心|甲亢|甲减|癫痫|痴呆|抑郁|白血|艾滋|梅毒|淋病|湿疹|麻疹|水痘|风疹|荨麻疹|疱疹|渐冻|自闭|帕金森)|[\u4e00-\u9fff]{1,8}?(?:病毒|疝|痔|病|炎|癌|瘤|疮|癣|疣|症)"
+    r"|\b[a-z]{2,}(?:itis|oma|omas|emia|aemia|osis|opathy|ectasia|plegia|sclerosis)\b|\b(?:[a-z]+['’]?s? ){0,2}(?:syndrome|cancer|disease|disorder|infection|tumou?r|stroke|attack|failure|fracture|embolism|diabetes|asthma|flu|influenza|pneumonia|covid(?:-19)?|hiv|aids|ebola|malaria|cholera|plague|rabies|tetanus|measles|lupus|gout|epilepsy|dementia|sepsis|migraine)\b"
+)
+_GENERAL = re.compile(
+    r"(?:感染|炎|症|肿瘤|病毒|中毒|溃疡|脓肿|囊肿|息肉|结石|骨折|血栓|休克|衰竭|贫血|infection|failure|disease|itis)$"
+)
+_EVERYDAY = re.compile(
+    r"疾病|看病|生病|发病|起病|病情|病史|病因|病人|病程|病症|病房|病历|毛病|得病|急病|重病|大病|小病|同病|伴病|患病|此病|该病|本病|的病|几种病|什么病|这种病|这类病|种病|常见病|传染病|多发病|炎症|发炎|消炎|症状|急症|重症|轻症|并发症|后遗症|适应症|对症|危急重症|感染科|感染性|肿瘤科|传染科|病毒性?(?=感染科)|防病|治病|查病|疾患|问病|病灶|病变|诊病|如果病|若病|因病|诱因"
+    r"|\bdiagnosis\b|\bprognosis\b|\b(?:possibly related |related |these |the |this |which |other |such a |a |any |each |that )*(?:disease|diseases|disorder|infection|condition)s?\b"
+)
+_CITATION = re.compile(r"[\[【〔]\s*(\d{1,3})\s*[\]】〕]")
+
+# Words that an honest answer is made of besides those of the records; a sentence with hardly any of either is not one.
+_PHRASES = (
+    "根据您描述的您说的您提到的您的症状情况表现来看从这些资料中可以看出最可能相关的疾病是其次还有以及此外另外也与有关相符符合一致提示考虑可能性较大较小较低相关程度不同区别在于相比之下而则多见常见往往通常一般主要特点"
+    "建议尽快尽早及时今天立即就诊就医前往医院急诊挂号科室门诊内科外科妇科儿科耳鼻喉科眼科皮肤科神经内科心血管内科呼吸内科消化内科泌尿外科骨科口腔科精神科感染科由医生进一步检查化验血常规影像拍片彩超心电图确认明确判断评估面诊如果若出现以下加重不缓解持续请马上拨打并不是诊断仅供参考不能代替以便"
+    "目前资料不足以无法确定需要补充更多信息例如是否有没有发热疼痛持续多久什么时候开始注意休息观察变化第一第二第三第四第五编号记录两者三者都有区别鉴别较急较慢较轻较重起病病程明显突出可以伴有多为少见时间更加告诉家人寻求帮助陪同前往看一看查一查突然出现意识不清剧烈头痛呼吸困难胸痛便血高热补充水分清淡饮食保暖避免劳累放松作息规律知识库提到指出其中首先最后总之综上因此所以因为由于但是不过同时伴随先后排在前面后面属于情况下紧急程度近日预约危险信号"
+)
+_WORDS = frozenset(
+    [
+        "based",
+        "on",
+        "your",
+        "you",
+        "describe",
+        "described",
+        "mention",
+        "mentioned",
+        "say",
+        "said",
+        "symptoms",
+        "symptom",
+        "complaint",
+        "the",
+        "a",
+        "an",
+        "and",
+        "or",
+        "of",
+        "to",
+        "in",
+        "is",
+        "are",
+        "be",
+        "with",
+        "for",
+        "as",
+        "at",
+        "by",
+        "from",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "most",
+        "likely",
+        "closely",
+        "related",
+        "possibly",
+        "condition",
+        "conditions",
+        "record",
+        "records",
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "next",
+        "then",
+        "also",
+        "other",
+        "others",
+        "while",
+        "whereas",
+        "differ",
+        "difference",
+        "differs",
+        "unlike",
+        "compared",
+        "more",
+        "less",
+        "usually",
+        "often",
+        "typically",
+        "fits",
+        "fit",
+        "match",
+        "matches",
+        "because",
+        "since",
+        "but",
+        "however",
+        "if",
+        "any",
+        "should",
+        "see",
+        "doctor",
+        "department",
+        "visit",
+        "go",
+        "hospital",
+        "emergency",
+        "soon",
+        "today",
+        "now",
+        "urgent",
+        "urgently",
+        "within",
+        "days",
+        "hours",
+        "please",
+        "get",
+        "checked",
+        "check",
+        "examination",
+        "test",
+        "tests",
+        "tell",
+        "apart",
+        "which",
+        "what",
+        "how",
+        "not",
+        "no",
+        "have",
+        "has",
+        "had",
+        "there",
+        "may",
+        "might",
+        "can",
+        "could",
+        "would",
+        "do",
+        "does",
+        "so",
+        "both",
+        "only",
+        "one",
+        "two",
+        "all",
+        "after",
+        "before",
+        "when",
+        "where",
+        "into",
+        "about",
+        "over",
+        "under",
+        "than",
+        "very",
+        "much",
+        "well",
+        "help",
+        "note",
+        "information",
+        "enough",
+        "records",
+        "suggest",
+        "suggests",
+        "point",
+        "points",
+        "toward",
+        "towards",
+        "lists",
+        "listed",
+        "describes",
+        "seek",
+        "care",
+        "medical",
+        "attention",
+        "worse",
+        "worsens",
+        "clinic",
+        "appointment",
+        "book",
+        "evaluate",
+        "evaluation",
+        "confirm",
+    ]
+)
+_SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
+_LEAST_GROUNDED = 0.4
+_ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
+
+
+class OtherDiseases:
+    """Tells whether a text names a disease that is not among some documents."""
+
+    def __init__(self, documents: Sequence[Document], names: Iterable[str], lexicon: SymptomLexicon) -> None:
+        """Take what may be named and all that there is.
+
+        Args:
+            documents: Their names and aliases are allowed.
+            names: All disease names and aliases that are known.
+            lexicon: Its terms and forms are symptoms, not diseases.
+        """
+        self._allowed = frozenset(_bare(name) for document in documents for name in names_of(document))
+        self._names = _all_names(tuple(names), self._allowed, lexicon)
+
+    def __call__(self, text: str) -> str | None:
+        """Return the name of another disease in `text`, or `None`."""
+        if self._names is None:
+            return None
+        # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
+        found = (match.group() for match in self._names.finditer(_bare(text)))
+        return next((name for name in found if not self._allows(name)), None)
+
+    def masked(self, plain: str) -> str:
+        """Return a bare text with what may be named struck out."""
+        if self._names is None:
+            return plain
+        return self._names.sub(lambda m: "□" * len(m.group()) if self._allows(m.group()) else m.group(), plain)
+
+    def _allows(self, name: str) -> bool:
+        return name in self._allowed or any(name in (f"{own}s", f"{own}es") for own in self._allowed)
+
+
+class AnswerGuard:
+    """Checks a model's answer against the documents that it may use."""
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        names: Iterable[str],
+        lexicon: SymptomLexicon,
+        *,
+        quotes: Iterable[str] = (),
+        secret: str = "",
+        lang: Lang = "zh",
+    ) -> None:
+        """Take what may be said.
+
+        Args:
+            documents: What was retrieved, in the order of their numbers.
+            names: All disease names and aliases there are; those of `documents` are allowed.
+            lexicon: Its terms and forms are symptoms, not diseases.
+            quotes: Words of the patient that may be repeated, besides.
+            secret: What may not be repeated at any length, such as the prompt.
+            lang: Language of the answer.
+        """
+        self._count = len(documents)
+        self._lang = lang
+        self._others = OtherDiseases(documents, names, lexicon)
+        self._symptoms = _symptom_words(lexicon)
+        departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
+        own = (name for document in documents for name in names_of(document))
+        self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
+        said = _bare("\n".join(quotes))
+        self._pairs = _pairs(self._records) | _pairs(said) | _pairs(_PHRASES) | _term_pairs(lexicon)
+        self._vocabulary = _WORDS | _latin_words(self._records) | _latin_words(said)
+        self._secrets = set(_shingles(_bare(secret)))
+        self._tail = ""
+        self._said_something = False
+        self._cited = False
+
+    def violation(self, sentence: str) -> str | None:
+        """Return why a sentence may not be shown, or `None`; sentences are to be given in order.
+
+        Args:
+            sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
+        """
+        before, self._tail = self._tail, sentence[-24:]
+        own, plain = _bare(sentence), _bare(before + sentence)
+        if not own.strip():
+            return None
+        if self._others(own) or self._others(_joined(plain)):
+            return "names a disease that was not retrieved"
+        if self._unknown_disease(own):
+            return "names what looks like a disease that was not retrieved"
+        for pattern, reason in _CHECKS:
+            if _found(pattern, plain) or pattern.search(_joined(own)):
+                return reason
+        if any(shingle in self._secrets for shingle in _shingles(own)):
+            return "speaks of its instructions"
+        numbers = [int(number) for number in _CITATION.findall(own)]
+        if any(not 1 <= number <= self._count for number in numbers):
+            return "cites a record that there is not"
+        self._cited = self._cited or bool(numbers)
+        if not self._grounded(own):
+            return "says what neither the records nor the patient's words say"
+        self._said_something = True
+        return None
+
+    def incomplete(self) -> str | None:
+        """Return why the whole answer may not stand, once all its sentences were checked, or `None`."""
+        if not self._said_something:
+            return "says nothing"
+        return None if self._cited else "cites no record"
+
+    def _unknown_disease(self, plain: str) -> bool:
+        left = self._others.masked(plain)
+        left = _EVERYDAY.sub(lambda match: "□" * len(match.group()), left)
+        for match in _DISEASE_LIKE.finditer(left):
+            word = match.group()
+            if word in self._symptoms or any(tail in self._symptoms for tail in _tails(word)):
+                continue
+            # A general word that a record of the retrieved diseases says may be said again: 颅内感染.
+            if _GENERAL.search(word) and (word[-3:] if not word.isascii() else word) in self._records:
+                continue
+            return True
+        return False
+
+    def _grounded(self, plain: str) -> bool:
+        words = _latin_words(plain)
+        strange = {word for word in words if word not in self._vocabulary}
+        if self._lang == "zh" and any(word not in _ENGLISH_IN_CHINESE and len(word) > 1 for word in strange):
+            return False
+        if words and len(words) >= 4 and len(strange) > (1 - _LEAST_GROUNDED) * len(words):
+            return False
+        pairs = _pair_list(plain)
+        if not pairs:
+            return not strange or self._lang == "en"
+        return sum(pair in self._pairs for pair in pairs) >= _LEAST_GROUNDED * len(pairs)
+
+
+_CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (_DOSE, "gives a dose"),
+    (_DRUG, "names a drug"),
+    (_PRESCRIBING, "prescribes"),
+    (_CERTAIN, "gives a diagnosis as a fact"),
+    (_DISMISSING, "talks out of seeing a doctor"),
+    (_CONTACT, "gives a contact, a link or code"),
+    (_LEAK, "speaks of its instructions"),
+)
+
+
+def names_of(document: Document) -> list[str]:
+    """Return a document's disease and its aliases."""
+    metadata = document.metadata
+    names = [metadata.get("disease") or document.page_content.partition("\n")[0]]
+    aliases = metadata.get("aliases")
+    return [str(name) for name in (*names, *(aliases if isinstance(aliases, (list, tuple)) else ())) if name]
+
+
+def is_tainted(document: Document) -> bool:
+    """Return whether a document holds an instruction, or a contact, anywhere in what is read of it."""
+    metadata = document.metadata
+    flags = metadata.get("red_flags")
+    texts = [
+        document.page_content,
+        *(str(metadata.get(key) or "") for key in ("disease", "description", "department")),
+        *(str(flag) for flag in (flags if isinstance(flags, (list, tuple)) else ())),
+    ]
+    plain = _bare("\n".join(texts))
+    return _found(_INSTRUCTION, plain) or _found(_CONTACT, plain)
+
+
+def record_text(document: Document, others: Callable[[str], object]) -> str:
+    """Return what a model may read of a document: no instruction, no dose or link, no sentence about other diseases.
+
+    Who has put one instruction into a record may have put more: of such a record only name and listed symptoms are
+    left.
+
+    Args:
+        document: Not modified.
+        others: Tells whether a sentence names a disease that was not retrieved.
+    """
+    if is_tainted(document):
+        symptoms = document.metadata.get("symptoms")
+        listed = [
+            s for s in (symptoms if isinstance(symptoms, (list, tuple)) else ()) if isinstance(s, str) and len(s) <= 20
+        ]
+        return "\n".join([names_of(document)[0][:40].split("\n")[0], "、".join(s for s in listed if not _unfit(s))])
+    kept = []
+    for line in visible(document.page_content).split("\n"):
+        sentences = [part for part in _SENTENCES.findall(line) if not _unfit(part) and not others(part)]
+        kept.append("".join(sentences))
+    return "\n".join(line for line in kept if line.strip())
+
+
+def fit_sentences(text: str, others: Callable[[str], object]) -> str:
+    """Return the sentences of a record that may be quoted to a patient."""
+    return "".join(part for part in _SENTENCES.findall(visible(text)) if not _unfit(part) and not others(part)).strip()
+
+
+def _unfit(sentence: str) -> bool:
+    plain = _bare(sentence)
+    checks = (_INSTRUCTION, _DOSE, _CONTACT, _LEAK, _DISMISSING, _PRESCRIBING, _DRUG)
+    return any(_found(check, plain) for check in checks)
+
+
+@functools.cache
+def bundled_names() -> tuple[str, ...]:
+    """Return all names and aliases of the bundled knowledge base."""
+    records: list[Mapping[str, Any]] = json.loads(_KNOWLEDGE.read_text("utf-8"))
+    return tuple(name for record in records for name in (record["disease"], *record.get("aliases", ())))
+
+
+@functools.lru_cache(maxsize=4)
+def _symptom_words(lexicon: SymptomLexicon) -> frozenset[str]:
+    return frozenset(
+        plain_form(form)[0] for entry in lexicon.entries.values() for form in (entry.term, *entry.colloquial, *entry.en)
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _term_pairs(lexicon: SymptomLexicon) -> frozenset[str]:
+    return frozenset(pair for term in lexicon.entries for pair in _pair_list(term))
+
+
+@functools.lru_cache(maxsize=64)
+def _all_names(names: tuple[str, ...], allowed: frozenset[str], lexicon: SymptomLexicon) -> re.Pattern[str] | None:
+    known = _known_names(names, lexicon)
+    return _alternation(frozenset(name for name in known if len(name) > 1) | allowed)
+
+
+@functools.lru_cache(maxsize=4)
+def _known_names(names: tuple[str, ...], lexicon: SymptomLexicon) -> frozenset[str]:
+    terms = {_bare(term) for term in lexicon.entries}
+    return frozenset(bare for name in names if (bare := _bare(name)) and bare not in terms)
+
+
+@functools.lru_cache(maxsize=64)
+def _alternation(names: frozenset[str]) -> re.Pattern[str] | None:
+    parts = []
+    for name in sorted(filter(None, names), key=len, reverse=True):
+        parts.append(rf"\b{re.escape(name)}(?:s|es)?\b" if name.isascii() else re.escape(name))
+    return re.compile("|".join(parts)) if parts else None
+
+
+def _joined(plain: str) -> str:
+    """Return the text without blanks and stops between Chinese characters, so that a name cannot be cut by one."""
+    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9]+(?=[\u3400-\u9fff])", "", plain)
+
+
+def _tails(word: str) -> list[str]:
+    return [word[i:] for i in range(1, len(word) - 1)]
+
+
+def _shingles(plain: str) -> list[str]:
+    """Return all runs of `_SECRET_RUN` letters, blanks and stops left out."""
+    letters = "".join(char for char in plain if char.isalnum())
+    run = _SECRET_RUN if not letters.isascii() else 3 * _SECRET_RUN
+    return [letters[i : i + run] for i in range(len(letters) - run + 1)]
+
+
+def _pair_list(text: str) -> list[str]:
+    runs = re.findall(r"[\u3400-\u9fff]+", text)
+    return [run[i : i + 2] for run in runs for i in range(len(run) - 1)]
+
+
+def _pairs(text: str) -> set[str]:
+    return set(_pair_list(text))
+
+
+def _latin_words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z][a-z']+|\b[a-z]\b", text))

@@ -1,0 +1,132 @@
+"""Everything the clinical layer has to say about a query and what was found for it, as one object and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.documents import Document
+
+from langchain_bge_medical.clinical.abstention import Abstention, abstention
+from langchain_bge_medical.clinical.demographics import Patient, patient_of
+from langchain_bge_medical.clinical.evidence import with_evidence
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.mentions import mentions_of
+from langchain_bge_medical.clinical.next_question import NextQuestion, next_question
+from langchain_bge_medical.clinical.polarity import Finding, Reading, has_findings
+from langchain_bge_medical.clinical.triage import RedFlags, Triage, usual_triage
+from langchain_bge_medical.confidence import Calibration
+
+Lang = Literal["zh", "en"]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known of the patient, what it may be, how soon they must be seen, and what to ask next."""
+
+    query: str
+    findings: list[Finding]
+    patient: Patient
+    triage: Triage
+    abstention: Abstention
+    documents: list[Document]
+    """Annotated with `evidence`, `confidence` and `confidence_calibrated`; best first; those that the patient's sex
+    or age rule out are left out. Empty if it is better to say nothing."""
+    next_question: NextQuestion | None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data, ready for JSON; the query is not in it, quotes of it are."""
+        return {
+            "triage": self.triage.model_dump(),
+            "findings": [
+                {**finding._asdict(), "text": self.query[finding.start : finding.end]} for finding in self.findings
+            ],
+            "patient": self.patient.model_dump(),
+            "abstained": self.abstention.abstains,
+            "abstention": {
+                "score": round(self.abstention.score, 4),
+                "reason": self.abstention.reason,
+                "calibrated": False,
+            },
+            "results": [_result(rank, document) for rank, document in enumerate(self.documents, start=1)],
+            "next_question": None if self.next_question is None else self.next_question.model_dump(),
+        }
+
+
+def assess(
+    query: str,
+    documents: Sequence[Document],
+    *,
+    lexicon: SymptomLexicon,
+    red_flags: RedFlags,
+    calibration: Calibration | None = None,
+    lang: Lang = "zh",
+    reading: Reading | None = None,
+) -> Assessment:
+    """Return what the clinical layer has to say; the model is not asked.
+
+    Args:
+        query: The patient's words.
+        documents: What was found for them, best first. Not modified.
+        lexicon: The terms to look for.
+        red_flags: The rules of urgency.
+        calibration: Gives `confidence`, and a threshold below which nothing is said; without one the confidence is
+            `relevance_score`, and `confidence_calibrated` says so.
+        lang: Language of the texts.
+        reading: What was read from `query` before, to save the time.
+
+    Returns:
+        The assessment. Red flags are in it whatever was found.
+    """
+    if reading is None:
+        reading = Reading(query, mentions_of(query, lexicon))
+    said = reading.findings
+    patient = patient_of(query)
+    annotated = with_evidence(documents, query, lexicon, said=said, patient=patient)
+    # A man has no ovaries: what is impossible is not shown, unless nothing else is left.
+    possible = [d for d in annotated if d.metadata.get("patient_mismatch") != "impossible"] or annotated
+    triage = red_flags.triage(query, lang=lang, reading=reading)
+    decision = abstention(query, said, possible, lexicon, flagged=bool(triage.reasons))
+    affirms = has_findings(said)
+    # Two ways to know nothing: the words are no complaint, or no document is likely enough.
+    if not (decision.abstains or triage.reasons) and calibration and calibration.abstains(possible, findings=affirms):
+        decision = decision._replace(abstains=True, reason="no_match")
+    shown = [] if decision.abstains else possible
+    confidences = calibration.confidences(shown, findings=affirms) if calibration is not None else [None] * len(shown)
+    for document, confidence in zip(shown, confidences, strict=True):
+        document.metadata["confidence"] = document.metadata.get("relevance_score") if confidence is None else confidence
+        document.metadata["confidence_calibrated"] = confidence is not None
+    if shown and not triage.reasons:
+        triage = usual_triage(shown[0].metadata.get("urgency"), lang)
+    return Assessment(
+        query=query,
+        findings=said,
+        patient=patient,
+        triage=triage,
+        abstention=decision,
+        documents=shown,
+        next_question=next_question(shown, said, lexicon, lang=lang),
+    )
+
+
+def _result(rank: int, document: Document) -> dict[str, Any]:
+    metadata = document.metadata
+    keys = (
+        "relevance_score",
+        "relevance_logit",
+        "confidence",
+        "confidence_calibrated",
+        "recall_rank",
+        "rerank_adjustment",
+    )
+    return {
+        "rank": rank,
+        "disease": metadata.get("disease"),
+        **{key: metadata.get(key) for key in keys},
+        "department": metadata.get("department"),
+        "urgency": metadata.get("urgency"),
+        "symptoms": list(metadata.get("symptoms") or ()),
+        "patient_mismatch": metadata.get("patient_mismatch"),
+        "evidence": metadata["evidence"],
+    }

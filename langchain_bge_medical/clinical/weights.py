@@ -1,0 +1,55 @@
+"""The fitted numbers of the clinical layer, in one place; `python -m langchain_bge_medical.training.clinical_weights` refits them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class BlendWeights(NamedTuple):
+    """Points beside the cross-encoder's logit, on its scale; all 0 switches the blend off."""
+
+    affirmed: float
+    """For each of a document's symptoms that the patient affirms: a fixed amount for an independent finding is what
+    naive Bayes would add to log-odds."""
+    denied: float
+    """Taken off for each that the patient denies; less for one far down the list, whose absence says less."""
+    recall: float
+    """Times the logarithm of the place in recall, taken off: the first stage is an opinion of its own."""
+    impossible: float
+    """Taken off where sex or age rule a disease out."""
+    unlikely: float
+    """Taken off where the age is just outside a disease's range."""
+
+
+class AbstentionWeights(NamedTuple):
+    """A logistic regression on what tells complaints from other talk; positive speaks for a complaint."""
+
+    bias: float
+    findings: float
+    """Times the square root of the number of findings that are terms of the lexicon, at most 4."""
+    loose: float
+    """If there is a complaint that no term says, and no other."""
+    said: float
+    """Times the share of the text that findings take up."""
+    best: float
+    """Times the best logit."""
+    covered: float
+    """If the best document lists a symptom that is affirmed."""
+    body: float
+    """If it speaks of a part of the body or of an examination."""
+    course: float
+    """If it tells how long something has been."""
+    flagged: float
+    """If a red flag is met."""
+    other_subject: float
+    """If it is told of an animal, a plant, a machine or money."""
+    other_wish: float
+    """If it asks for something that is no complaint: a booking, a price, a recipe, a definition."""
+
+
+BLEND = BlendWeights(affirmed=2.5, denied=1.0, recall=4.0, impossible=20.0, unlikely=2.0)
+ABSTENTION = AbstentionWeights(
+    bias=-3.59, findings=3.02, loose=2.92, said=0.26, best=1.36, covered=0.96, body=3.0, course=2.47, flagged=2.53,
+    other_subject=-9.0, other_wish=-1.89,
+)  # fmt: skip
+ABSTENTION_THRESHOLD = 0.7

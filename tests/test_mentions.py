@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon
+from langchain_bge_medical.clinical.mentions import folded, mentions_of
+from tests.test_lexicon import TEXTS
+
+LEXICON = SymptomLexicon.load()
+SMALL = SymptomLexicon(
+    [
+        LexiconEntry(term="头晕", colloquial=("头发晕",)),
+        LexiconEntry(term="咽痛", colloquial=("嗓子疼", "喉咙痛"), en=("sore throat", "throat pain")),
+        LexiconEntry(term="膝关节疼痛", colloquial=("膝盖疼",), en=("knee pain",)),
+        LexiconEntry(term="膝关节肿胀", colloquial=("膝盖肿",)),
+        LexiconEntry(term="发热", colloquial=("发烧",), opposite=("体温正常",)),
+        LexiconEntry(term="高热"),
+        LexiconEntry(term="低热"),
+        LexiconEntry(term="血压升高"),
+        LexiconEntry(term="听力下降"),
+        LexiconEntry(term="足趾发黑", colloquial=("脚趾头黑得像炭",)),
+    ]
+)
+
+
+def said(text: str, lexicon: SymptomLexicon = SMALL) -> list[tuple[str, str, bool]]:
+    return [(text[m.start : m.end], m.term, m.opposite) for m in mentions_of(text, lexicon)]
+
+
+@settings(deadline=None)
+@given(TEXTS)
+def test_mentions_stand_in_order_without_overlaps_inside_any_text(text: str) -> None:
+    end = 0
+    for mention in mentions_of(text, LEXICON):
+        assert end <= mention.start < mention.end <= len(text)
+        end = mention.end
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("头还是有点晕", ("头还是有点晕", "头晕", False)),
+        ("嗓子特别疼", ("嗓子特别疼", "咽痛", False)),
+        ("喉嚨痛", ("喉嚨痛", "咽痛", False)),
+        ("嗓子左边一阵一阵地疼", ("嗓子左边一阵一阵地疼", "咽痛", False)),
+        ("发了三天烧", ("发了三天烧", "发热", False)),
+        ("my throat is really sore", ("my throat is really sore", "咽痛", False)),
+    ],
+)
+def test_words_between_the_characters_of_a_form_do_not_hide_it(text: str, expected: tuple[str, str, bool]) -> None:
+    [found] = said(text)
+    assert found[1:] == expected[1:]
+    assert expected[0].endswith(found[0]) or found[0] in expected[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["头不晕", "嗓子也不疼", "膝盖倒是不疼", "嗓子一点都不疼", "喉咙没有痛", "脖子... 頭不暈"]
+)
+def test_a_denial_between_them_makes_it_the_contrary(text: str) -> None:
+    assert said(text)[-1][2] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("膝盖疼", ["膝关节疼痛"]),
+        ("膝盖这几天又红又肿", ["膝关节肿胀"]),
+        ("膝盖疼,没肿", ["膝关节疼痛", "膝关节肿胀"]),
+        ("pain in my knee", ["膝关节疼痛"]),
+    ],
+)
+def test_body_part_and_complaint_make_the_term_that_the_lexicon_knows_even_over_a_comma(
+    text: str, terms: list[str]
+) -> None:
+    assert [term for _, term, _ in said(text)] == terms
+
+
+@pytest.mark.parametrize(
+    "text", ["喘", "没吐", "不痒", "咳个不停", "浑身没劲", "尿血", "腿抽筋", "抬不起胳膊", "she vomited", "itchy"]
+)
+def test_a_complaint_alone_is_one_even_where_no_term_says_it(text: str) -> None:
+    assert len(said(text, SymptomLexicon([]))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "太麻烦了", "芝麻糊", "吃了酸奶", "烧烤店", "刷抖音", "堵车", "我的手机", "头发很长", "石头很大", "担心", "关心", "打开窗户", "困难户", "吃面条", "背包", "血压计坏了",
+        "差不多", "深圳", "干什么", "大家好", "黄瓜", "外面下雨了", "医生您好",
+    ],
+)  # fmt: skip
+def test_everyday_words_that_hold_a_complaint_are_none(text: str) -> None:
+    assert said(text, SymptomLexicon([])) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("烧到39度5", ("高热", False)), ("体温38.2", ("发热", False)), ("37.6度,有点烧", ("低热", False)), ("体温36.5", ("发热", True)), ("血压180/110", ("血压升高", False)), ("血压120/80", ("血压升高", True)),
+        ("听力一直正常", ("听力下降", True)), ("体温正常", ("发热", True)),
+    ],
+)  # fmt: skip
+def test_measured_values_and_what_is_as_it_should_be_say_a_term_or_its_contrary(
+    text: str, expected: tuple[str, bool]
+) -> None:
+    assert expected in [(term, opposite) for _, term, opposite in said(text)]
+
+
+def test_a_paraphrase_that_shares_most_of_a_form_is_found() -> None:
+    assert said("脚趾头都黑得跟炭似的了") == [("脚趾头都黑得跟炭", "足趾发黑", False)]
+
+
+def test_the_words_that_differ_decide_that_it_is_none() -> None:
+    assert said("脚趾头白得像纸") == []
+
+
+def test_a_form_before_which_something_is_denied_is_not_taken_over_the_denial() -> None:
+    lexicon = SymptomLexicon(
+        [LexiconEntry(term="干咳", colloquial=("咳嗽没痰",)), LexiconEntry(term="咳嗽"), LexiconEntry(term="咳痰")]
+    )
+    assert [term for _, term, _ in said("没咳嗽没痰", lexicon)] == ["咳嗽", "咳痰"]
+    assert [term for _, term, _ in said("咳嗽没痰", lexicon)] == ["干咳"]
+
+
+@given(st.text())
+def test_folding_keeps_the_place_of_every_character(text: str) -> None:
+    plain, offsets = folded(text)
+    assert len(plain) == len(offsets)
+    assert set(offsets) == set(range(len(text)))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["头", "头有点", "头很很很", "没有", "不", "嗓子疼", "膝盖疼,", "39度", "a ", "the my his ", "脚趾头黑得像", "，", "肿", "痒不痒", "头也头也"],
+)  # fmt: skip
+def test_finding_mentions_takes_linear_time_on_100_kilobytes(unit: str) -> None:
+    text = (unit * 40_000)[:34_000]
+    mentions_of("头", LEXICON)
+    started = time.process_time()
+    mentions_of(text, LEXICON)
+    assert time.process_time() - started < 2
