@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 DType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 # Tokens in one batch. A CPU's core wants what flows between two layers to stay in its cache, a GPU wants to be fed.
 _BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
+# FlagReranker's default.
+_USUAL_MAX_LENGTH = 512
 # Batches that a model is given at a time, for each that it runs side by side.
 _BATCHES_AHEAD = 8
 
@@ -82,7 +84,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         model_name: str = "BAAI/bge-reranker-v2-m3",
         *,
         revision: str | None = None,
-        max_length: int = 512,
+        max_length: int | None = None,
         device: str | None = None,
         dtype: DType = "auto",
         batch_tokens: int | None = None,
@@ -94,7 +96,8 @@ class BGECrossEncoder(BaseCrossEncoder):
         Args:
             model_name: Hub name, local folder, or `"bundled"`. Another model is never loaded instead.
             revision: Commit, tag or branch on the hub. Pin a commit wherever scores must not change.
-            max_length: Tokens of query, document and special tokens together that the model reads at once.
+            max_length: Tokens of query, document and special tokens together that the model reads at once; `None`
+                takes 512, or all that the model can read if that is less.
             device: `"cpu"`, `"cuda:0"`, …; `None` takes CUDA, else XPU, else the CPU. MPS only when named:
                 rerankers hang and leak there.
             dtype: Of the weights. `auto` is bfloat16 where the CPU or GPU computes in it (AMX or AVX512-BF16;
@@ -115,7 +118,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         for name, value, kinds in (("dtype", dtype, DType), ("long_documents", long_documents, LongDocuments)):
             if value not in get_args(kinds):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
-        if max_length < 16:
+        if max_length is not None and max_length < 16:
             raise ValueError(f"max_length must be at least 16 tokens, got {max_length}")
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
@@ -279,6 +282,8 @@ class BGECrossEncoder(BaseCrossEncoder):
         dtype = _resolved(self.dtype, device)
         model, tokenizer, config = _open(folder, device, dtype, int8=self.dtype == "int8")
         limit = min(tokenizer.model_max_length, _position_limit(config))
+        if self.max_length is None:
+            self.max_length = min(_USUAL_MAX_LENGTH, limit)
         if self.max_length > limit:
             raise ValueError(f"model {self.model_name!r} reads at most {limit} tokens, max_length is {self.max_length}")
         self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)

@@ -80,8 +80,9 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     """How many documents to keep; `None` keeps all."""
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
     """Least `relevance_score` to keep, on the scale of that key."""
-    max_length: int = Field(default=512, ge=16)
-    """Tokens of query, document and special tokens together."""
+    max_length: int | None = Field(default=None, ge=16)
+    """Tokens of query, document and special tokens together; `None` takes 512, or all that the model reads if that
+    is less."""
     device: str | None = None
     """`"cpu"`, `"cuda:0"`, …; `None` takes CUDA, else XPU, else the CPU."""
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"

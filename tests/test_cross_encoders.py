@@ -22,13 +22,14 @@ from transformers import (
     AutoTokenizer,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    XLMRobertaForSequenceClassification,
 )
 
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, _plan, sigmoid
 from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.pair_tokenizer import TokenSequence
 from langchain_bge_medical.score_cache import ScoreCache
-from tests.conftest import make_tokenizer
+from tests.conftest import make_tokenizer, tiny_config
 
 PAIRS = [
     ("发热咳嗽三天", "社区获得性肺炎 发热、咳嗽、咳痰、胸痛"),
@@ -365,6 +366,14 @@ def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_no
 def test_a_setting_out_of_range_is_named(tiny_reranker: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **changes})
+
+
+def test_without_a_max_length_the_model_reads_what_it_can_up_to_512(tiny_reranker: Path, tmp_path: Path) -> None:
+    assert BGECrossEncoder(str(tiny_reranker)).max_length == 130
+    longer = make_tokenizer(1_024)
+    longer.save_pretrained(tmp_path)
+    XLMRobertaForSequenceClassification(tiny_config(longer, max_position_embeddings=1_026)).save_pretrained(tmp_path)
+    assert BGECrossEncoder(str(tmp_path)).max_length == 512
 
 
 def altered(folder: Path, to: Path, **config: object) -> Path:
