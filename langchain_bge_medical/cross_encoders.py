@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
@@ -31,6 +31,8 @@ DType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 _BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
 # FlagReranker's default.
 _USUAL_MAX_LENGTH = 512
+# Pairs that are tokenised before a GPU gets them, at a time.
+_PAIRS_TOKENISED = 256
 # Batches that a model is given at a time, for each that it runs side by side.
 _BATCHES_AHEAD = 8
 
@@ -41,6 +43,23 @@ class PairLogit(NamedTuple):
     logit: float
     query_tokens_cut: int
     document_tokens_cut: int
+
+
+class _Launched(NamedTuple):
+    """Logits that a GPU may still be computing."""
+
+    pairs: int
+    order: list[int]
+    """The pair that each logit belongs to."""
+    logits: list[torch.Tensor]
+
+    def best(self) -> list[float]:
+        """Wait, and return the best logit of each pair's windows."""
+        best = [-math.inf] * self.pairs
+        for pair, logit in zip(self.order, (logit for some in self.logits for logit in some.tolist()), strict=True):
+            # Not max(), which may drop a NaN.
+            best[pair] = logit if not logit <= best[pair] else best[pair]
+        return best
 
 
 class _Model(Protocol):
@@ -200,12 +219,18 @@ class BGECrossEncoder(BaseCrossEncoder):
         known = self._known(keys)
         wanted = list(dict.fromkeys(pair for pair in pairs if keys[pair] not in known))
         if wanted:
-            encoded = dict(zip(wanted, self._tokenizer(wanted), strict=True))
+            waits = self._device.startswith("cuda")
+            encoded = {} if waits else dict(zip(wanted, self._tokenizer(wanted), strict=True))
             with self._lock:
                 # Another thread may have scored them while this one waited.
                 known.update(self._known({pair: keys[pair] for pair in wanted}, counted=False))
                 wanted = [pair for pair in wanted if keys[pair] not in known]
-                best = self._best([encoded[pair].sequences for pair in wanted])
+                launched = []
+                # A GPU computes some while the next are tokenised.
+                for some in _parts(wanted, _PAIRS_TOKENISED if waits else len(wanted)):
+                    encoded |= zip(some, self._tokenizer(some), strict=True) if waits else ()
+                    launched.append(self._launch([encoded[pair].sequences for pair in some]))
+                best = [logit for one in launched for logit in one.best()]
                 fresh = {
                     keys[pair]: CachedLogit(logit, encoded[pair].query_tokens_cut, encoded[pair].document_tokens_cut)
                     for pair, logit in zip(wanted, best, strict=True)
@@ -306,36 +331,26 @@ class BGECrossEncoder(BaseCrossEncoder):
     def _known(self, keys: dict[tuple[str, str], Any], *, counted: bool = True) -> dict[Any, CachedLogit]:
         return {} if self.cache is None else dict(self.cache.get_many(list(keys.values()), counted=counted))
 
-    def _best(self, windows: Sequence[Sequence[TokenSequence]]) -> list[float]:
-        """Return the best logit of each pair's windows."""
-        flat = [(i, sequence) for i, some in enumerate(windows) for sequence in some]
-        best = [-math.inf] * len(windows)
-        for (i, _), logit in zip(flat, self._logits([sequence for _, sequence in flat]), strict=True):
-            # Not max(), which may drop a NaN.
-            best[i] = logit if not logit <= best[i] else best[i]
-        return best
-
-    def _logits(self, sequences: Sequence[TokenSequence]) -> list[float]:
+    def _launch(self, windows: Sequence[Sequence[TokenSequence]]) -> _Launched:
         """Run the model in batches of similar length within the budget, and with a smaller one if memory is short."""
         model = self._loaded()
+        flat = [(i, sequence) for i, some in enumerate(windows) for sequence in some]
         # Longest first, so that too large a budget fails at once and not at the end.
-        waiting = sorted(range(len(sequences)), key=lambda i: len(sequences[i].input_ids), reverse=True)
+        waiting = sorted(range(len(flat)), key=lambda place: len(flat[place][1].input_ids), reverse=True)
         order: list[int] = []
         done: list[torch.Tensor] = []
         while waiting:
-            lengths = [len(sequences[i].input_ids) for i in waiting]
+            lengths = [len(flat[place][1].input_ids) for place in waiting]
             number = _fitting(lengths, self._budget * model.side_by_side * _BATCHES_AHEAD, pads=False)
             planned = _plan(lengths[:number], self._budget, pads=model.pads, side_by_side=model.side_by_side)
-            out = _run(model, [[sequences[waiting[place]] for place in batch] for batch in planned])
+            out = _run(model, [[flat[waiting[place]][1] for place in batch] for batch in planned])
             if out is None:
                 self._halve([[lengths[place] for place in batch] for batch in planned])
                 continue
-            order += [waiting[place] for batch in planned for place in batch]
+            order += [flat[waiting[place]][0] for batch in planned for place in batch]
             done += out
             del waiting[:number]
-        # Only now, so that a GPU computes one batch while the next is put together.
-        computed = dict(zip(order, (logit for out in done for logit in out.tolist()), strict=True))
-        return [computed[i] for i in range(len(sequences))]
+        return _Launched(len(windows), order, done)
 
     def _halve(self, batches: Sequence[Sequence[int]]) -> None:
         """Make batches smaller than these, given by the lengths in them."""
@@ -467,6 +482,11 @@ def _resolved(dtype: DType, device: str) -> str:
         return "float16"
     supported = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16")]
     return "bfloat16" if device == "cpu" and any(check() for check in supported if check) else "float32"
+
+
+def _parts(pairs: Sequence[tuple[str, str]], size: int) -> Iterator[Sequence[tuple[str, str]]]:
+    for start in range(0, len(pairs), max(1, size)):
+        yield pairs[start : start + size]
 
 
 def _fitting(lengths: Sequence[int], budget: int, *, pads: bool) -> int:

@@ -351,6 +351,18 @@ def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_no
         encoder.logits(PAIRS)
 
 
+def test_what_is_tokenised_while_a_gpu_computes_gets_the_same_logits(
+    tiny_reranker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", long_documents="windows")
+    pairs = [*PAIRS, *(("头痛", "发热" * n) for n in range(1, 90, 7))]
+    at_once = encoder.pair_logits(pairs)
+    monkeypatch.setattr("langchain_bge_medical.cross_encoders._PAIRS_TOKENISED", 4)
+    encoder._device = "cuda:0"  # what decides it; the model stays where it is
+    assert [pair[1:] for pair in encoder.pair_logits(pairs)] == [pair[1:] for pair in at_once]
+    assert [pair.logit for pair in encoder.pair_logits(pairs)] == pytest.approx([p.logit for p in at_once], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

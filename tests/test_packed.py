@@ -21,7 +21,7 @@ from transformers import (
 
 from langchain_bge_medical.packed import attention
 from langchain_bge_medical.packed.encoder import PackedEncoder, Sequences, can_pack
-from langchain_bge_medical.packed.linear import Int8Linear, PlainLinear, PrepackedLinear
+from langchain_bge_medical.packed.linear import EpilogueLinear, Int8Linear, PlainLinear, PrepackedLinear
 from langchain_bge_medical.packed.weights import ModuleWeights, SafetensorsWeights
 
 CPU = torch.device("cpu")
@@ -250,6 +250,17 @@ def test_linear_layers_agree(gelu: bool) -> None:
     if PrepackedLinear.works(torch.float32):
         torch.testing.assert_close(PrepackedLinear(weight, bias, gelu=gelu)(x), expected, atol=1e-5, rtol=1e-5)
     assert (Int8Linear(weight, bias, gelu=gelu)(x) - expected).abs().max() < 0.05
+
+
+def test_gelu_before_the_product_leaves_the_chip_is_exact_within_what_half_precision_rounds() -> None:
+    torch.manual_seed(4)
+    x, weight, bias = torch.randn(60, 32), torch.randn(48, 32) / 4, torch.randn(48)
+    exact = torch.nn.functional.gelu(x @ weight.t() + bias)
+    some = [tensor.bfloat16() for tensor in (x, weight, bias)]
+    rounded = PlainLinear(*some[1:], gelu=True)(some[0]).float()
+    fused = EpilogueLinear(*some[1:], gelu=True)(some[0]).float()
+    assert (fused - exact).abs().mean() < 1.1 * (rounded - exact).abs().mean()
+    assert torch.equal(EpilogueLinear(*some[1:])(some[0]), PlainLinear(*some[1:])(some[0]))
 
 
 def test_int8_products_are_exact_and_the_same_with_either_operator(monkeypatch: pytest.MonkeyPatch) -> None:

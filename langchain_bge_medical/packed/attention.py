@@ -134,7 +134,9 @@ class VarlenAttention:
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         self._used = sum(lengths)
         self._longest = max(lengths)
-        self._ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32).to(device)
+        ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+        # From ordinary memory the copy would wait until the device has done all that it was given before.
+        self._ends = (ends.pin_memory() if device.type == "cuda" else ends).to(device, non_blocking=True)
 
     def __call__(self, qkv: torch.Tensor) -> torch.Tensor:
         """As `Attention`."""

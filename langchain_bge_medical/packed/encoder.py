@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from langchain_bge_medical.packed.attention import Attention, attention_for
-from langchain_bge_medical.packed.linear import Int8Linear, Linear, PlainLinear, PrepackedLinear
+from langchain_bge_medical.packed.linear import EpilogueLinear, Int8Linear, Linear, PlainLinear, PrepackedLinear
 from langchain_bge_medical.packed.weights import ModuleWeights, Weights
 
 # oneDNN makes a kernel for each number of rows it meets, half a millisecond each; few numbers, few kernels.
@@ -152,6 +152,8 @@ class PackedEncoder:
             kind = Int8Linear
         elif device.type == "cpu" and not differentiable and PrepackedLinear.works(dtype):
             kind = PrepackedLinear
+        elif device.type == "cuda" and not differentiable and dtype is not torch.float32:
+            kind = EpilogueLinear
         layers = [f"{family.prefix}.encoder.layer.{number}" for number in range(config.num_hidden_layers)]
         *inner, last = layers
         self._layers = [(self._make_qkv(name, kind), self._make_rest(name, kind, self._flow)) for name in inner]
