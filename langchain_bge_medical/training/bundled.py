@@ -226,16 +226,20 @@ class RetrievalLoss(torch.nn.Module):
 
     def forward(self, features: list[Any], labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of a batch of places of queries and the places of their diseases."""
-        asked = self._embed(self.first_query + features[0]["input_ids"].cpu().numpy())
         chosen = self.rng.integers(self.variants, size=len(self.first_document))
-        documents = self._embed(self.first_document + chosen)
+        picked = {self.terms[i][1]: i for i in self.rng.integers(len(self.terms), size=self._term_batch)}
+        phrases = self.first_phrase + 2 * np.array(list(picked.values()), dtype=np.int64)
+        places = (
+            self.first_query + features[0]["input_ids"].cpu().numpy(), self.first_document + chosen,
+            phrases, phrases + 1,
+        )  # fmt: skip
+        vectors = self._embed(np.concatenate(places))
+        asked, documents, said, meant = torch.split(vectors, [len(some) for some in places])
         similarity = asked @ documents.T * self.recipe.embedding_scale
         right = labels.to(similarity.device)
         loss = torch.nn.functional.cross_entropy(similarity.masked_fill(self.neutral[right], -torch.inf), right)
-        picked = {self.terms[i][1]: i for i in self.rng.integers(len(self.terms), size=self._term_batch)}
         if len(picked) > 1:
-            phrases = self.first_phrase + 2 * np.array(list(picked.values()))
-            close = self._embed(phrases) @ self._embed(phrases + 1).T * self.recipe.embedding_scale
+            close = said @ meant.T * self.recipe.embedding_scale
             means = torch.nn.functional.cross_entropy(close, torch.arange(len(close), device=close.device))
             loss = loss + self.recipe.term_weight * means
         return loss

@@ -94,25 +94,25 @@ def read_complaints(path: Path) -> list[Complaint]:
     return complaints
 
 
-def leave_out(complaints: Iterable[Complaint], kept_out: Sequence[str], *, limit: float = 0.4) -> Iterator[Complaint]:
+def leave_out(complaints: Iterable[Complaint], kept_out: Sequence[str], *, limit: float = 0.5) -> Iterator[Complaint]:
     """Yield the complaints that are not close to any text that must not be trained on.
 
     Args:
         complaints: Candidates.
         kept_out: Evaluation queries.
-        limit: Two texts are close if more than this share of the shorter one's character pairs occurs in
-            the other.
+        limit: Two texts are close if more than this share of what the shorter one is made of occurs in the other:
+            pairs of neighbouring Chinese characters, Latin words and pairs of them.
 
     Yields:
         The rest, in order.
     """
-    protected = [_pairs_of(text) for text in kept_out]
+    protected = [_parts_of(text) for text in kept_out]
     holders: dict[str, list[int]] = {}
     for i, pairs in enumerate(protected):
         for pair in pairs:
             holders.setdefault(pair, []).append(i)
     for complaint in complaints:
-        own = _pairs_of(complaint.query)
+        own = _parts_of(complaint.query)
         shared = Counter(i for pair in own for i in holders.get(pair, ()))
         if not any(n > limit * max(min(len(own), len(protected[i])), 8) for i, n in shared.items()):
             yield complaint
@@ -212,6 +212,7 @@ def roughen(text: str, rng: random.Random) -> str:
     return text
 
 
-def _pairs_of(text: str) -> set[str]:
-    letters = [char for char in plain_form(text)[0] if char.isalnum()]
-    return {a + b for a, b in itertools.pairwise(letters)}
+def _parts_of(text: str) -> set[str]:
+    # Single letters would make any two English sentences alike.
+    units = re.findall(r"[a-z]+|[^\W_a-z]", plain_form(text)[0])
+    return {a + b for a, b in itertools.pairwise(units)} | {unit for unit in units if unit.isascii() and unit.isalpha()}
