@@ -62,7 +62,7 @@ class Recipe:
     embedding_hidden: int = 192
     embedding_layers: int = 3
     embedding_intermediate: int = 768
-    embedding_epochs: int = 4
+    embedding_epochs: int = 3
     embedding_batch: int = 512
     embedding_lr: float = 2e-3
     embedding_scale: float = 20.0
@@ -70,14 +70,14 @@ class Recipe:
     term_weight: float = 0.5
     term_batch: int = 256
     reranker_hidden: int = 256
-    reranker_layers: int = 4
+    reranker_layers: int = 3
     reranker_intermediate: int = 512
-    reranker_tokens: int = 256
+    reranker_tokens: int = 320
     group: int = 8
     batch: int = 64
     matching_epochs: int = 1
     matching_lr: float = 8e-4
-    epochs: int = 6
+    epochs: int = 2
     lr: float = 8e-4
     rank_offset: float = 3.0
     other_weight: float = 0.003

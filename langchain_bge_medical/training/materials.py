@@ -111,9 +111,9 @@ class Amounts(NamedTuple):
 
     variants: int = 32
     rough: int = 1
-    synthetic: int = 40
-    english: int = 16
-    groups: int = 30_000
+    synthetic: int = 16
+    english: int = 32
+    groups: int = 8_000
 
 
 def make_materials(
