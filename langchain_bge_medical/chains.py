@@ -128,84 +128,115 @@ def build_answer_chain(
     Returns:
         The chain.
     """
-    flags = red_flags or default_red_flags()
-    terms = lexicon or default_lexicon()
-    names = (*bundled_names(), *disease_names)
-    model = None
+    model: Runnable[dict[str, Any], str] | None = None
     if llm is not None:
         prompt = ChatPromptTemplate.from_messages(
             [("system", _SYSTEM[lang]), MessagesPlaceholder("history", optional=True), ("human", _HUMAN[lang])]
         )
         model = prompt | llm | StrOutputParser()
 
-    def first(given: dict[str, Any]) -> tuple[Reading, list[AddableDict]]:
+    answering = _Answering(
+        retriever,
+        model,
+        lang=lang,
+        red_flags=red_flags or default_red_flags(),
+        lexicon=lexicon or default_lexicon(),
+        calibration=calibration,
+        names=(*bundled_names(), *disease_names),
+    )
+    # It hands the config to functions that take one, which its annotations do not say.
+    chain: Runnable[Any, dict[str, Any]] = RunnableGenerator(answering.stream, answering.astream)  # type: ignore[arg-type]
+    return chain.with_config(run_name="bge_medical_answer")
+
+
+class _Answering:
+    """The steps of the chain, which its plain and its async form share."""
+
+    def __init__(
+        self,
+        retriever: BaseRetriever,
+        model: Runnable[dict[str, Any], str] | None,
+        *,
+        lang: Lang,
+        red_flags: RedFlags,
+        lexicon: SymptomLexicon,
+        calibration: Calibration | None,
+        names: Sequence[str],
+    ) -> None:
+        self._retriever, self._model, self._lang = retriever, model, lang
+        self._flags, self._lexicon, self._calibration, self._names = red_flags, lexicon, calibration, names
+
+    def first(self, given: dict[str, Any]) -> tuple[Reading, list[AddableDict]]:
         query = given["query"]
-        reading = Reading(query, mentions_of(query, terms))
-        triage = flags.triage(query, lang=lang, reading=reading)
+        reading = Reading(query, mentions_of(query, self._lexicon))
+        triage = self._flags.triage(query, lang=self._lang, reading=reading)
         return reading, [
             AddableDict(query=query),
-            AddableDict(triage=triage.model_dump(), answer=triage_text(triage, lang)),  # "" where there are none
+            AddableDict(triage=triage.model_dump(), answer=triage_text(triage, self._lang)),  # "" where there are none
         ]
 
     def second(
-        given: dict[str, Any], reading: Reading, candidates: Sequence[Document]
+        self, given: dict[str, Any], reading: Reading, candidates: Sequence[Document]
     ) -> tuple[Assessment, AddableDict]:
         query = given["query"]
         assessed = assess(
-            query, candidates, lexicon=terms, red_flags=flags, calibration=calibration, lang=lang, reading=reading
+            query,
+            candidates,
+            lexicon=self._lexicon,
+            red_flags=self._flags,
+            calibration=self._calibration,
+            lang=self._lang,
+            reading=reading,
         )
         return assessed, AddableDict(documents=assessed.documents, assessment=assessed.as_data())
 
-    def asked(assessed: Assessment, given: dict[str, Any]) -> tuple[_Checker, dict[str, Any]]:
-        checker = _Checker(assessed, names, terms, lang)
+    def asked(self, assessed: Assessment, given: dict[str, Any]) -> tuple[_Checker, dict[str, Any]]:
+        checker = _Checker(assessed, self._names, self._lexicon, self._lang)
         return checker, {
-            "records": numbered_records(assessed.documents, lang, disease_names=names),
-            "ledger": ledger_text(assessed.documents, lang),
+            "records": numbered_records(assessed.documents, self._lang, disease_names=self._names),
+            "ledger": ledger_text(assessed.documents, self._lang),
             "words": without_instructions(given["query"]) or "…",
             "history": [_harmless(message) for message in given["history"]],
         }
 
-    def stream(inputs: Iterator[Any], config: RunnableConfig) -> Iterator[AddableDict]:
+    def stream(self, inputs: Iterator[Any], config: RunnableConfig) -> Iterator[AddableDict]:
         given = _as_inputs(_joined(list(inputs)))
-        reading, chunks = first(given)
+        reading, chunks = self.first(given)
         yield from chunks
-        assessed, chunk = second(given, reading, retriever.invoke(given["query"], config))
+        assessed, chunk = self.second(given, reading, self._retriever.invoke(given["query"], config))
         yield chunk
-        if model is None or not assessed.documents:
-            yield AddableDict(answer=extractive_answer(assessed.documents, lang, disease_names=names))
+        if self._model is None or not assessed.documents:
+            yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
         else:
-            checker, values = asked(assessed, given)
-            for piece in model.stream(values, config):
+            checker, values = self.asked(assessed, given)
+            for piece in self._model.stream(values, config):
                 for passed in checker.feed(piece):
                     yield AddableDict(answer=passed)
                 if checker.failed:
                     break
             if rest := checker.finish():
                 yield AddableDict(answer=rest)
-        yield AddableDict(answer=_ending(assessed, lang))
+        yield AddableDict(answer=_ending(assessed, self._lang))
 
-    async def astream(inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[AddableDict]:
+    async def astream(self, inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[AddableDict]:
         given = _as_inputs(_joined([part async for part in inputs]))
-        reading, chunks = first(given)
+        reading, chunks = self.first(given)
         for chunk in chunks:
             yield chunk
-        assessed, chunk = second(given, reading, await retriever.ainvoke(given["query"], config))
+        assessed, chunk = self.second(given, reading, await self._retriever.ainvoke(given["query"], config))
         yield chunk
-        if model is None or not assessed.documents:
-            yield AddableDict(answer=extractive_answer(assessed.documents, lang, disease_names=names))
+        if self._model is None or not assessed.documents:
+            yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
         else:
-            checker, values = asked(assessed, given)
-            async for piece in model.astream(values, config):
+            checker, values = self.asked(assessed, given)
+            async for piece in self._model.astream(values, config):
                 for passed in checker.feed(piece):
                     yield AddableDict(answer=passed)
                 if checker.failed:
                     break
             if rest := checker.finish():
                 yield AddableDict(answer=rest)
-        yield AddableDict(answer=_ending(assessed, lang))
-
-    chain: Runnable[Any, dict[str, Any]] = RunnableGenerator(stream, astream)
-    return chain.with_config(run_name="bge_medical_answer")
+        yield AddableDict(answer=_ending(assessed, self._lang))
 
 
 class _Checker:

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from langchain_core.documents import Document
 
-from langchain_bge_medical.clinical.assessment import Assessment, Calibration, assess
+from langchain_bge_medical.clinical.assessment import Assessment, assess
 from langchain_bge_medical.clinical.lexicon import default_lexicon
 from langchain_bge_medical.clinical.triage import default_red_flags
+from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
 from tests.test_lexicon import TEXTS
@@ -21,16 +22,18 @@ KNOWN = {
 }
 
 
-class Half:
-    """Calibrates everything to a half, and one disease not at all."""
-
-    def __init__(self, unknown: str = "") -> None:
-        self.unknown = unknown
-        self.asked: list[bool] = []
-
-    def confidences(self, documents: Sequence[Document], *, findings: bool) -> list[float | None]:
-        self.asked.append(findings)
-        return [None if document.metadata["disease"] == self.unknown else 0.5 for document in documents]
+# Makes of every logit a confidence of 0.5, or 0.75 where the patient affirms something.
+EVEN = Calibration(
+    method="platt",
+    logit_weight=0,
+    margin_weight=0,
+    findings_weight=math.log(3),
+    bias=0,
+    threshold=0.6,
+    false_refusal_rate=0.05,
+    reranker="any",
+    knowledge_base="any",
+)
 
 
 def ranked(*diseases: str) -> list[Document]:
@@ -70,7 +73,7 @@ def test_what_sex_or_age_rule_out_is_not_shown() -> None:
 
 
 def test_something_impossible_is_shown_with_its_mark_rather_than_nothing() -> None:
-    [document] = of("我是男的,痛经", "子宫内膜异位症").documents
+    [document] = of("我是男的,小肚子疼", "子宫内膜异位症").documents
     assert document.metadata["patient_mismatch"] == "impossible"
 
 
@@ -80,12 +83,33 @@ def test_without_a_calibration_confidence_is_the_score_and_says_so() -> None:
     assert result["confidence_calibrated"] is False
 
 
-def test_a_calibration_gives_the_confidence_where_it_can() -> None:
-    half = Half(unknown="社区获得性肺炎")
-    first, second = of("流清鼻涕,打喷嚏", "普通感冒", "社区获得性肺炎", calibration=half).as_data()["results"]
-    assert (first["confidence"], first["confidence_calibrated"]) == (0.5, True)
+def test_a_calibration_gives_the_confidence_where_there_is_a_logit() -> None:
+    found = ranked("普通感冒", "社区获得性肺炎")
+    del found[1].metadata["relevance_logit"]
+    query = "流清鼻涕,打喷嚏"
+    data = assess(query, found, lexicon=LEXICON, red_flags=FLAGS, calibration=EVEN).as_data()
+    first, second = data["results"]
+    assert first["confidence"] == pytest.approx(0.75)
+    assert first["confidence_calibrated"] is True
     assert (second["confidence"], second["confidence_calibrated"]) == (0.8, False)
-    assert half.asked == [True]
+
+
+def test_nothing_is_shown_where_no_document_is_likely_enough_for_the_calibration() -> None:
+    query = "流清鼻涕,打喷嚏"
+    assert not of(query, "普通感冒", calibration=EVEN).abstention.abstains
+    strict = EVEN.model_copy(update={"threshold": 0.8})
+    assessment = of(query, "普通感冒", calibration=strict)
+    assert (assessment.abstention.abstains, assessment.abstention.reason) == (True, "no_match")
+    assert assessment.documents == []
+    # Two of 0.75 each: the chance that one is right is 1 - 0.25².
+    assert len(of(query, "普通感冒", "社区获得性肺炎", calibration=strict).documents) == 2
+
+
+def test_a_calibration_does_not_silence_a_red_flag() -> None:
+    strict = EVEN.model_copy(update={"threshold": 1.0})
+    assessment = of("突然胸口压榨样痛,出冷汗", "急性心肌梗死", calibration=strict)
+    assert assessment.triage.level == "emergency"
+    assert [document.metadata["disease"] for document in assessment.documents] == ["急性心肌梗死"]
 
 
 def test_red_flags_stand_even_where_nothing_is_shown() -> None:
@@ -102,7 +126,9 @@ def test_without_red_flags_the_urgency_is_the_best_diseases_own() -> None:
 
 def test_saying_nothing_shows_no_document_and_asks_nothing() -> None:
     data = of("今天天气怎么样", "普通感冒", "社区获得性肺炎").as_data()
-    assert data["abstained"] and data["results"] == [] and data["next_question"] is None
+    assert data["abstained"] is True
+    assert data["results"] == []
+    assert data["next_question"] is None
     assert data["abstention"]["reason"] == "no_symptoms"
 
 

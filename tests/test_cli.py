@@ -52,7 +52,9 @@ def asked() -> dict[str, Any]:
 
 
 def test_ask_json_has_what_the_design_promises(asked: dict[str, Any]) -> None:
-    assert set(asked) == {"query", "model", "abstained", "triage", "results", "answer", "timings_ms"}
+    always = {"query", "model", "abstained", "triage", "results", "answer", "timings_ms"}
+    clinical = {"findings", "patient", "abstention", "next_question"}
+    assert set(asked) == always | clinical
     assert asked["model"] == {"reranker": "bundled", "embeddings": "bundled", "bundled": True}
     assert asked["abstained"] is False
     assert [result["rank"] for result in asked["results"]] == [1, 2, 3, 4, 5]

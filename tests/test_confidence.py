@@ -16,9 +16,12 @@ from langchain_core.retrievers import BaseRetriever
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from langchain_bge_medical.blending import Blend
-from langchain_bge_medical.chains import build_answer_chain, no_reliable_match, with_confidence
+from langchain_bge_medical.chains import build_answer_chain
+from langchain_bge_medical.clinical.assessment import Assessment, assess
+from langchain_bge_medical.clinical.coverage import SymptomCoverage
 from langchain_bge_medical.clinical.lexicon import default_lexicon
+from langchain_bge_medical.clinical.triage import default_red_flags
+from langchain_bge_medical.clinical.weights import BlendWeights
 from langchain_bge_medical.confidence import Calibration, CalibrationError, chance_of_any, digest_of
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.evaluation.compare import LabelledQuery, NameIndex
@@ -216,14 +219,13 @@ def test_the_margin_is_the_distance_to_the_best_other_candidate_even_one_that_is
         assert document.metadata.get("rerank_margin") == (pytest.approx(expected) if others else None)
 
 
-def test_blending_adds_coverage_and_the_log_of_the_reciprocal_rank() -> None:
-    documents = [
-        Document(page_content=name, metadata={"symptoms": symptoms})
-        for name, symptoms in (("a", []), ("b", ["发热", "咳嗽"]), ("c", ["发热"]))
-    ]
-    points = Blend(coverage=2, recall=0.5)("发烧,一直咳嗽", documents)
-    assert points == pytest.approx([0, 4 - 0.5 * math.log(2), 2 - 0.5 * math.log(3)])
-    assert Blend(coverage=0, recall=0)("发烧", documents) == [0, 0, 0]
+def test_coverage_takes_off_the_log_of_the_place_in_recall() -> None:
+    documents = [Document(page_content=name, metadata={"symptoms": ["发热"]}) for name in "abc"]
+    weights = BlendWeights(affirmed=0, denied=0, recall=4.0, impossible=0, unlikely=0)
+    first, second, third = SymptomCoverage(weights)("发烧", documents)
+    # Two places are added to each, since the first few hardly differ.
+    assert (first, second, third) == pytest.approx((0, -4 * math.log(4 / 3), -4 * math.log(5 / 3)))
+    assert SymptomCoverage(BlendWeights(0, 0, 0, 0, 0))("发烧", documents) == [0, 0, 0]
 
 
 class Fixed(BaseRetriever):
@@ -237,24 +239,26 @@ def test_the_chain_says_nothing_below_the_threshold_and_puts_the_confidence_on_w
     documents = shown((2.0, 1.0), (0.5, -1.5))
     retriever = Fixed(documents=documents)
     sure = Calibration(**PLAIN)
-    answer = build_answer_chain(retriever, calibration=sure).invoke("我发烧了")
+    answer = build_answer_chain(retriever, calibration=sure).invoke("发烧两天,嗓子疼,一直咳嗽")
     said = [document.metadata["confidence"] for document in answer["documents"]]
     assert said == [sure.confidence(2.0, 1.0, True), sure.confidence(0.5, -1.5, True)]
     assert "confidence" not in documents[0].metadata
     strict = sure.model_copy(update={"threshold": 0.999})
-    assert build_answer_chain(retriever, calibration=strict).invoke("我发烧了")["documents"] == []
-    # Without a calibration nothing of it is claimed.
-    plain = build_answer_chain(retriever).invoke("我发烧了")["documents"]
-    assert all("confidence" not in document.metadata for document in plain)
+    assert build_answer_chain(retriever, calibration=strict).invoke("发烧两天,嗓子疼,一直咳嗽")["documents"] == []
+    # Without a calibration it is the score, and says so.
+    plain = build_answer_chain(retriever).invoke("发烧两天,嗓子疼,一直咳嗽")["documents"]
+    assert [document.metadata["confidence"] for document in plain] == [0.1, 0.1]
+    assert not any(document.metadata["confidence_calibrated"] for document in plain)
 
 
-def test_findings_in_the_query_count_for_confidence_and_for_saying_nothing() -> None:
-    documents, lexicon = shown((0.0, 0.0)), default_lexicon()
-    calibration = Calibration(**PLAIN)
-    with_fever, without = (with_confidence(documents, query, lexicon, calibration) for query in ("我发烧了", "你好"))
-    assert with_fever[0].metadata["confidence"] == pytest.approx(1 / (1 + math.exp(-1)))
-    assert without[0].metadata["confidence"] == pytest.approx(1 / (1 + math.exp(1)))
-    assert no_reliable_match("你好", documents, lexicon, calibration)
-    assert not no_reliable_match("我发烧了", documents, lexicon, calibration)
-    assert no_reliable_match("我没有发烧", documents, lexicon, calibration)
-    assert with_confidence(documents, "我发烧了", lexicon, None) == documents
+def test_what_the_patient_affirms_counts_for_confidence_and_for_saying_nothing() -> None:
+    lexicon, flags, calibration = default_lexicon(), default_red_flags(), Calibration(**PLAIN)
+
+    def assessed(query: str) -> Assessment:
+        return assess(query, shown((0.0, 0.0)), lexicon=lexicon, red_flags=flags, calibration=calibration)
+
+    [document] = assessed("发烧两天,嗓子疼,一直咳嗽").documents
+    assert document.metadata["confidence"] == pytest.approx(1 / (1 + math.exp(-1)))
+    # What is past is no finding of today: 1 / (1 + e) is below the threshold.
+    assert assessed("我去年发烧过,膝盖上有块皮").abstention.reason == "no_match"
+    assert assessed("你好").documents == assessed("我没有发烧").documents == []

@@ -89,10 +89,31 @@ def test_a_complaint_alone_is_one_even_where_no_term_says_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "太麻烦了", "芝麻糊", "吃了酸奶", "烧烤店", "刷抖音", "堵车", "我的手机", "头发很长", "石头很大", "担心", "关心", "打开窗户", "困难户", "吃面条", "背包", "血压计坏了",
-        "差不多", "深圳", "干什么", "大家好", "黄瓜", "外面下雨了", "医生您好",
+        "太麻烦了",
+        "芝麻糊",
+        "吃了酸奶",
+        "烧烤店",
+        "刷抖音",
+        "堵车",
+        "我的手机",
+        "头发很长",
+        "石头很大",
+        "担心",
+        "关心",
+        "打开窗户",
+        "困难户",
+        "吃面条",
+        "背包",
+        "血压计坏了",
+        "差不多",
+        "深圳",
+        "干什么",
+        "大家好",
+        "黄瓜",
+        "外面下雨了",
+        "医生您好",
     ],
-)  # fmt: skip
+)
 def test_everyday_words_that_hold_a_complaint_are_none(text: str) -> None:
     assert said(text, SymptomLexicon([])) == []
 
@@ -100,10 +121,16 @@ def test_everyday_words_that_hold_a_complaint_are_none(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("烧到39度5", ("高热", False)), ("体温38.2", ("发热", False)), ("37.6度,有点烧", ("低热", False)), ("体温36.5", ("发热", True)), ("血压180/110", ("血压升高", False)), ("血压120/80", ("血压升高", True)),
-        ("听力一直正常", ("听力下降", True)), ("体温正常", ("发热", True)),
+        ("烧到39度5", ("高热", False)),
+        ("体温38.2", ("发热", False)),
+        ("37.6度,有点烧", ("低热", False)),
+        ("体温36.5", ("发热", True)),
+        ("血压180/110", ("血压升高", False)),
+        ("血压120/80", ("血压升高", True)),
+        ("听力一直正常", ("听力下降", True)),
+        ("体温正常", ("发热", True)),
     ],
-)  # fmt: skip
+)
 def test_measured_values_and_what_is_as_it_should_be_say_a_term_or_its_contrary(
     text: str, expected: tuple[str, bool]
 ) -> None:
@@ -135,8 +162,24 @@ def test_folding_keeps_the_place_of_every_character(text: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["头", "头有点", "头很很很", "没有", "不", "嗓子疼", "膝盖疼,", "39度", "a ", "the my his ", "脚趾头黑得像", "，", "肿", "痒不痒", "头也头也"],
-)  # fmt: skip
+    [
+        "头",
+        "头有点",
+        "头很很很",
+        "没有",
+        "不",
+        "嗓子疼",
+        "膝盖疼,",
+        "39度",
+        "a ",
+        "the my his ",
+        "脚趾头黑得像",
+        "，",
+        "肿",
+        "痒不痒",
+        "头也头也",
+    ],
+)
 def test_finding_mentions_takes_linear_time_on_100_kilobytes(unit: str) -> None:
     text = (unit * 40_000)[:34_000]
     mentions_of("头", LEXICON)

@@ -79,11 +79,15 @@ def test_there_is_no_question_where_none_would_tell_anything_apart(documents: li
 
 def test_the_question_is_in_the_language_asked_for_and_in_everyday_words() -> None:
     zh, en = (next_question([COLD, FLU], [], LEXICON, lang=lang) for lang in ("zh", "en"))
-    assert zh is not None and en is not None
-    assert zh.text.startswith(f"有没有{zh.term}") and "比如" in zh.text
-    assert en.text.startswith("Do you have this: ") and en.text.isascii()
+    assert zh is not None
+    assert en is not None
+    assert zh.text.startswith(f"有没有{zh.term}")
+    assert "比如" in zh.text
+    assert en.text.startswith("Do you have this: ")
+    assert en.text.isascii()
 
 
 def test_terms_that_the_lexicon_does_not_know_are_asked_as_they_stand() -> None:
     asked = next_question([candidate("甲病", "怪声", 0), candidate("乙病", "异味", 0)], [], SymptomLexicon([]))
-    assert asked is not None and asked.text in ("有没有怪声?", "有没有异味?")
+    assert asked is not None
+    assert asked.text in ("有没有怪声?", "有没有异味?")

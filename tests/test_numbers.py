@@ -57,10 +57,21 @@ def values(text: str) -> list[tuple[str, float]]:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("烧到39度5", 39.5), ("三十九度", 39.0), ("三十八度七", 38.7), ("发烧38℃", 38.0), ("体温37.2", 37.2), ("烧到三十九度八", 39.8), ("体温三十八点五", 38.5), ("烧到39", 39.0),
-        ("38度半", 38.5), ("fever of 102", 38.9), ("temp was 38.2", 38.2), ("101.3F fever", 38.5), ("39 degrees celsius, fever", 39.0),
+        ("烧到39度5", 39.5),
+        ("三十九度", 39.0),
+        ("三十八度七", 38.7),
+        ("发烧38℃", 38.0),
+        ("体温37.2", 37.2),
+        ("烧到三十九度八", 39.8),
+        ("体温三十八点五", 38.5),
+        ("烧到39", 39.0),
+        ("38度半", 38.5),
+        ("fever of 102", 38.9),
+        ("temp was 38.2", 38.2),
+        ("101.3F fever", 38.5),
+        ("39 degrees celsius, fever", 39.0),
     ],
-)  # fmt: skip
+)
 def test_a_temperature_is_told_in_degrees_celsius(text: str, value: float) -> None:
     assert values(text) == [("temperature", value)]
 
@@ -73,11 +84,19 @@ def test_other_degrees_and_numbers_are_no_temperature(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("血压180/110", [("blood_pressure", 180)]), ("血压一百八", [("systolic", 180)]), ("BP 150 over 95", [("blood_pressure", 150)]), ("高压170", [("systolic", 170)]),
-        ("血糖16.7", [("glucose", 16.7)]), ("血糖 300 mg/dl", [("glucose", 16.7)]), ("血氧88", [("oxygen", 88)]), ("心率130", [("pulse", 130)]), ("心跳一百二", [("pulse", 120)]),
-        ("呼吸一分钟40次", [("breaths", 40)]), ("血压150/95,心率90,体温38.5", [("blood_pressure", 150), ("pulse", 90), ("temperature", 38.5)]),
+        ("血压180/110", [("blood_pressure", 180)]),
+        ("血压一百八", [("systolic", 180)]),
+        ("BP 150 over 95", [("blood_pressure", 150)]),
+        ("高压170", [("systolic", 170)]),
+        ("血糖16.7", [("glucose", 16.7)]),
+        ("血糖 300 mg/dl", [("glucose", 16.7)]),
+        ("血氧88", [("oxygen", 88)]),
+        ("心率130", [("pulse", 130)]),
+        ("心跳一百二", [("pulse", 120)]),
+        ("呼吸一分钟40次", [("breaths", 40)]),
+        ("血压150/95,心率90,体温38.5", [("blood_pressure", 150), ("pulse", 90), ("temperature", 38.5)]),
     ],
-)  # fmt: skip
+)
 def test_other_values_are_read_in_one_unit(text: str, found: list[tuple[str, float]]) -> None:
     assert values(text) == found
 
@@ -94,9 +113,18 @@ def test_what_no_human_has_is_not_read(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "days"),
     [
-        ("咳嗽三天", 3), ("两周了", 14), ("半年", 182.5), ("一个半月", 45), ("3个月", 90), ("十几天", 14), ("半小时", 0.5 / 24), ("for three days", 3), ("a few weeks", 21), ("两年多", 730),
+        ("咳嗽三天", 3),
+        ("两周了", 14),
+        ("半年", 182.5),
+        ("一个半月", 45),
+        ("3个月", 90),
+        ("十几天", 14),
+        ("半小时", 0.5 / 24),
+        ("for three days", 3),
+        ("a few weeks", 21),
+        ("两年多", 730),
     ],
-)  # fmt: skip
+)
 def test_a_span_of_time_is_told_in_days(text: str, days: float) -> None:
     assert [d.days for d in durations(text)] == [pytest.approx(days)]
 

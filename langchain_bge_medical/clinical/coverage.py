@@ -1,4 +1,4 @@
-"""What a patient affirms, denies and is, against a disease's own symptoms: a second opinion beside the cross-encoder."""
+"""What a patient affirms, denies and is, against a disease's symptoms: a second opinion beside the cross-encoder."""
 
 from __future__ import annotations
 

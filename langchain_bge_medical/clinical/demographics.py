@@ -17,13 +17,18 @@ _HAN = "零〇一二两三四五六七八九十百"
 _N = rf"(?:\d{{1,3}}(?:\.\d)?|[{_HAN}]{{1,4}})"
 _AGE = re.compile(
     rf"(?P<years>{_N})(?:多|来|几)?\s*(?:周?岁(?P<half>半)?|[- ]?years?[- ]?old|[- ]?y/?o\b)"
-    rf"|(?P<months>{_N})(?P<month_half>个半)?\s*个?多?月\s*(?:大|龄|了?的?(?:宝|娃|婴|孩|小孩|女儿|儿子|闺女)|[- ]?months?[- ]?old)"
+    rf"|(?P<months>{_N})(?P<month_half>个半)?\s*个?多?月\s*(?:大|龄"
+    r"|了?的?(?:宝|娃|婴|孩|小孩|女儿|儿子|闺女)|[- ]?months?[- ]?old)"
     rf"|(?P<months_en>\d{{1,2}}|one|two|three|four|five|six|seven|eight|nine|ten|eleven)[- ]?months?[- ]?old"
     rf"|(?P<weeks_en>\d{{1,2}}|one|two|three|four|five|six|seven|eight|nine|ten)[- ]?weeks?[- ]?old"
     rf"|(?:出生|生下来|生后)(?:第|才|刚|已经|了)?(?P<days>{_N})(?P<unit>天|周|个月)"
-    rf"|(?:宝宝|娃儿?|宝贝|婴儿|孩子|小孩|儿子|女儿|闺女)(?:才|刚|刚刚|现在|今年|快|不到|满)?(?P<months_after>{_N})个?多?月(?!经|前|没|不|了(?!,|,|$)|来)"
-    rf"|(?:爸爸?|妈妈?|父亲|母亲|爷爷|奶奶|外公|外婆|老公|老婆|老伴|本人|我|他|她|男|女|姐姐?|哥哥?)(?:今年|,|,|\s|已经|都|快){{0,2}}(?P<bare>[1-9]\d|[二三四五六七八九]?十[一二三四五六七八九]?)(?=[,,。;、\s]|了|$)"
-    rf"|\b(?:i['’]?m|i am|aged?|she['’]?s|he['’]?s|is) (?P<bare_en>[1-9]\d)\b(?![.\d%/:]| (?:weeks|months|degrees|days|kg|times|per))"
+    r"|(?:宝宝|娃儿?|宝贝|婴儿|孩子|小孩|儿子|女儿|闺女)(?:才|刚|刚刚|现在|今年|快|不到"
+    rf"|满)?(?P<months_after>{_N})个?多?月(?!经|前|没|不|了(?!,|,|$)|来)"
+    r"|(?:爸爸?|妈妈?|父亲|母亲|爷爷|奶奶|外公|外婆|老公|老婆|老伴|本人|我|他|她|男|女|姐姐?"
+    rf"|哥哥?)(?:今年|,|,|\s|已经|都|快){{0,2}}(?P<bare>[1-9]\d"
+    r"|[二三四五六七八九]?十[一二三四五六七八九]?)(?=[,,。;、\s]|了|$)"
+    r"|\b(?:i['’]?m|i am|aged?|she['’]?s|he['’]?s|is) (?P<bare_en>[1-9]\d)\b(?![.\d%/:]"
+    r"| (?:weeks|months|degrees|days|kg|times|per))"
 )
 _EN = dict(
     zip(
@@ -42,31 +47,63 @@ _KIN: tuple[tuple[str, Sex | None, str], ...] = (
     ("elderly", "female", r"奶奶|外婆|姥姥|阿婆|老太太|婆婆|太奶奶?|(?:my )?grand(?:ma|mother)"),
     ("elderly", "male", r"爷爷|外公|姥爷|阿公|老爷子|老头|太爷爷?|(?:my )?grand(?:pa|father)"),
     ("elderly", None, r"老人家?"),
-    ("adult", "female", r"妈妈?|母亲|老娘|老婆|媳妇|妻子|太太|女朋友|姐姐?|妹妹?|大姐|阿姨|姑姑|嫂子|my (?:mom|mum|mother|wife|sister|aunt|girlfriend)"),
-    ("adult", "male", r"爸爸?|父亲|老爹|俺爹|老公|丈夫|先生|男朋友|哥哥?|弟弟?|大哥|叔叔?|伯伯|舅舅?|my (?:dad|father|husband|brother|uncle|boyfriend)"),
-)  # fmt: skip
+    (
+        "adult",
+        "female",
+        (
+            r"妈妈?|母亲|老娘|老婆|媳妇|妻子|太太|女朋友|姐姐?|妹妹?|大姐|阿姨|姑姑|嫂子"
+            r"|my (?:mom|mum|mother|wife|sister|aunt|girlfriend)"
+        ),
+    ),
+    (
+        "adult",
+        "male",
+        (
+            r"爸爸?|父亲|老爹|俺爹|老公|丈夫|先生|男朋友|哥哥?|弟弟?|大哥|叔叔?|伯伯|舅舅?"
+            r"|my (?:dad|father|husband|brother|uncle|boyfriend)"
+        ),
+    ),
+)
 _SUBJECT = re.compile(
     r"^(?:医生|大夫|您好|你好|请问|请教|[,。!\s])*(?:我家的?|我们家的?|俺家|我的?|俺|咱|阿拉|家里的?)?(?:"
     + "|".join(f"(?P<k{i}>{words})" for i, (_, _, words) in enumerate(_KIN))
-    + r")(?!说|问|以为|非说|笑|喂|抹|给|用|拿|看|让|叫我|嫌|觉得我|发现我|总说我|都说|催|不在|没事|出差|的(?:朋友|同事|同学)| says? (?:i|my)\b)"
+    + (
+        r")(?!说|问|以为|非说|笑|喂|抹|给|用|拿|看|让|叫我|嫌|觉得我|发现我|总说我|都说|催|不在|没事|出差"
+        r"|的(?:朋友|同事|同学)| says? (?:i|my)\b)"
+    )
 )
 _STATED = {
-    "female": re.compile(r"(?:^|[,,。;\s])(?:本人)?女(?:性|士)?(?=[,,。;、\s]|\d|[二三四五六七八九十]|$)|我(?:是|一)?(?:个)?女(?:的|生|性|人)|\bfemale\b|\bi['’]?m a (?:woman|girl)"),
-    "male": re.compile(r"(?:^|[,,。;\s])(?:本人)?男(?:性|士)?(?=[,,。;、\s]|\d|[二三四五六七八九十]|$)|我(?:是|一)?(?:个)?男(?:的|生|性|人)|\bmale\b|\bi['’]?m a (?:man|guy|boy)"),
-}  # fmt: skip
+    "female": re.compile(
+        r"(?:^|[,,。;\s])(?:本人)?女(?:性|士)?(?=[,,。;、\s]|\d|[二三四五六七八九十]|$)"
+        r"|我(?:是|一)?(?:个)?女(?:的|生|性|人)|\bfemale\b|\bi['’]?m a (?:woman|girl)"
+    ),
+    "male": re.compile(
+        r"(?:^|[,,。;\s])(?:本人)?男(?:性|士)?(?=[,,。;、\s]|\d|[二三四五六七八九十]|$)"
+        r"|我(?:是|一)?(?:个)?男(?:的|生|性|人)|\bmale\b|\bi['’]?m a (?:man|guy|boy)"
+    ),
+}
 _PREGNANT = re.compile(
-    r"(?:(?<!备)(?<!没)怀孕|(?<!备)孕\s*\d+\s*\+?\d*周|孕(?:早|中|晚)期|(?<!备)孕[一二三四五六七八九十]+[周个]|(?<!备)孕期|孕妇|有喜了|有身孕|身孕|有身子|怀着(?:孩子|宝宝|二胎|双胞胎)?|怀了(?:孩子|宝宝|二胎|双胞胎|[一二三四五六七八九十\d])|怀[一二三四五六七八九]个?月|大肚子(?:的)?(?:老婆|媳妇|女)|胎动|胎心|产检|宫口|羊水|验孕[^,。]{0,4}(?:两道杠|阳性)|\bpregnan(?:t|cy)\b|\bweeks? along\b|third trimester)"
+    r"(?:(?<!备)(?<!没)怀孕|(?<!备)孕\s*\d+\s*\+?\d*周|孕(?:早|中|晚)期"
+    r"|(?<!备)孕[一二三四五六七八九十]+[周个]|(?<!备)孕期|孕妇|有喜了|有身孕|身孕|有身子"
+    r"|怀着(?:孩子|宝宝|二胎|双胞胎)?|怀了(?:孩子|宝宝|二胎|双胞胎|[一二三四五六七八九十\d])"
+    r"|怀[一二三四五六七八九]个?月|大肚子(?:的)?(?:老婆|媳妇|女)|胎动|胎心|产检|宫口|羊水"
+    r"|验孕[^,。]{0,4}(?:两道杠|阳性)|\bpregnan(?:t|cy)\b|\bweeks? along\b|third trimester)"
 )
 _NOT_PREGNANT = re.compile(
-    r"(?:没有?|未|不是|并非|不可能|排除)(?:了)?(?:怀孕|身孕|有喜)|备孕|产后|生完|刚生|怀孕(?:前|之前|以前)|没怀|流产后|怀过孕|生过|\bnot pregnant\b|\bafter (?:giving birth|delivery)\b|以前怀孕|上次怀孕|怀老大|想怀孕|能怀孕|怀不上|避孕"
+    r"(?:没有?|未|不是|并非|不可能|排除)(?:了)?(?:怀孕|身孕|有喜)|备孕|产后|生完|刚生"
+    r"|怀孕(?:前|之前|以前)|没怀|流产后|怀过孕|生过|\bnot pregnant\b|\bafter (?:giving birth|delivery)\b"
+    r"|以前怀孕|上次怀孕|怀老大|想怀孕|能怀孕|怀不上|避孕"
 )
 # What only one sex has goes before the words for relatives.
 _BODY = {
     "female": re.compile(
-        r"月经|例假|大姨妈|姨妈(?:来|巾|期)|来事|痛经|白带|阴道|外阴|子宫|卵巢|宫颈|怀孕|孕[\d一二三四五六七八九十]|孕妇|胎动|产后|哺乳|喂奶|生完孩子|绝经|更年期|停经|宫外孕|\bmy period\b|\bperiods?\b(?= (?:pain|late|is|are))|pregnan|vagina|menopause|breastfeed"
+        r"月经|例假|大姨妈|姨妈(?:来|巾|期)|来事|痛经|白带|阴道|外阴|子宫|卵巢|宫颈|怀孕"
+        r"|孕[\d一二三四五六七八九十]|孕妇|胎动|产后|哺乳|喂奶|生完孩子|绝经|更年期|停经|宫外孕"
+        r"|\bmy period\b|\bperiods?\b(?= (?:pain|late|is|are))|pregnan|vagina|menopause|breastfeed"
     ),
     "male": re.compile(
-        r"睾丸|阴囊|蛋蛋|前列腺|阴茎|龟头|包皮|勃起|早泄|遗精|晨勃|射精|精液|不举|鸡鸡|testic|scrotum|prostate|penis|erection|foreskin"
+        r"睾丸|阴囊|蛋蛋|前列腺|阴茎|龟头|包皮|勃起|早泄|遗精|晨勃|射精|精液|不举|鸡鸡|testic|scrotum"
+        r"|prostate|penis|erection|foreskin"
     ),
 }
 

@@ -1,8 +1,10 @@
-"""Numbers in a patient's words: temperature, blood pressure, glucose, pulse, oxygen, ages and durations, in one unit."""
+"""Numbers in a patient's words: temperature, blood pressure, glucose, pulse, oxygen, durations, each in one unit."""
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Kind = Literal["temperature", "blood_pressure", "systolic", "glucose", "pulse", "oxygen", "breaths"]
@@ -17,11 +19,14 @@ _NUMBER = rf"(?:\d{{1,4}}(?:\.\d{{1,2}})?|[{_HAN}]{{1,6}}(?:点[{_HAN}]{{1,2}})?
 _TEMPERATURE = re.compile(
     rf"(?<![\d.])(?P<whole>3[4-9]|4[0-3]|[三四]十[{_HAN}]?)"
     rf"(?:(?:\.|点)(?P<tenth>[\d{_HAN}])\d?\s*(?:度|℃|°\s*c?|c\b|摄氏度|degrees?)?"
-    rf"|\s*(?:度|℃|°\s*c?|c\b|摄氏度|degrees?(?:\s*c\b|\s*celsius)?)(?:(?P<after>[\d{_HAN}])(?![\d{_HAN}天岁周年个斤月小次])|(?P<half>半))?)"
+    r"|\s*(?:度|℃|°\s*c?|c\b|摄氏度|degrees?(?:\s*c\b"
+    rf"|\s*celsius)?)(?:(?P<after>[\d{_HAN}])(?![\d{_HAN}天岁周年个斤月小次])|(?P<half>半))?)"
 )
 _BARE_TEMPERATURE = re.compile(
-    rf"(?:烧(?:到|了|的|起来)?|体温|温度|热度|量(?:了|出|的|是)?|temp(?:erature)?(?: (?:is|was|of))?|fever(?: of| is| was)?)"
-    rf"[^\d,。;、一二三四五六七八九十]{{0,6}}(?P<bare>(?:3[5-9]|4[0-2])(?:\.\d{{1,2}})?|[三四]十[一二三四五六七八九]?(?:点[{_HAN}])?)"
+    r"(?:烧(?:到|了|的|起来)?|体温|温度|热度|量(?:了|出|的|是)?|temp(?:erature)?(?: (?:is|was|of))?"
+    r"|fever(?: of| is| was)?)"
+    rf"[^\d,。;、一二三四五六七八九十]{{0,6}}(?P<bare>(?:3[5-9]|4[0-2])(?:\.\d{{1,2}})?"
+    rf"|[三四]十[一二三四五六七八九]?(?:点[{_HAN}])?)"
     rf"(?![\d/度℃°.天岁周年个斤月小次多])"
 )
 _FAHRENHEIT = re.compile(
@@ -30,11 +35,15 @@ _FAHRENHEIT = re.compile(
 )
 _WEATHER = re.compile(r"天气|气温|室温|外面|户外|水温|空调|酒|烤箱|白酒|近视|散光|weather|outside|oven")
 _PRESSURE = re.compile(
-    rf"(?:(?:血压|blood pressure|\bbp\b)[^\d,。;、]{{0,8}})?(?<![\d.])(?P<high>[6-9]\d|1\d\d|2[0-7]\d)\s*(?:/|over|\\)\s*(?P<low>[3-9]\d|1[0-6]\d)(?![\d/])"
-    rf"|(?:血压|高压|收缩压|blood pressure|systolic|\bbp\b)[^\d,。;、一二两{{}}]{{0,8}}(?P<only>(?<!\d)(?:[6-9]\d|1\d\d|2[0-7]\d)(?![\d/]| over)|[一二两]百[{_HAN}]{{0,3}})"
+    rf"(?:(?:血压|blood pressure|\bbp\b)[^\d,。;、]{{0,8}})?(?<![\d.])(?P<high>[6-9]\d|1\d\d"
+    r"|2[0-7]\d)\s*(?:/|over|\\)\s*(?P<low>[3-9]\d|1[0-6]\d)(?![\d/])"
+    r"|(?:血压|高压|收缩压|blood pressure|systolic"
+    rf"|\bbp\b)[^\d,。;、一二两{{}}]{{0,8}}(?P<only>(?<!\d)(?:[6-9]\d|1\d\d|2[0-7]\d)(?![\d/]| over)"
+    rf"|[一二两]百[{_HAN}]{{0,3}})"
 )
 _GLUCOSE = re.compile(
-    rf"(?:血糖|glucose|blood sugar|sugar (?:is|was|reads?|level))[^\d,。;一二两三四五六七八九十]{{0,10}}(?P<n>{_NUMBER})(?P<unit>\s*(?:mg/?dl|毫克))?"
+    r"(?:血糖|glucose|blood sugar|sugar (?:is|was|reads?"
+    rf"|level))[^\d,。;一二两三四五六七八九十]{{0,10}}(?P<n>{_NUMBER})(?P<unit>\s*(?:mg/?dl|毫克))?"
 )
 _PULSE = re.compile(
     rf"(?:心率|心跳|脉搏|脉率|heart ?rate|pulse)[^\d,。;一二两]{{0,10}}(?P<n>\d{{2,3}}(?!\d)|[一二]百[{_HAN}]{{0,3}})"
@@ -59,10 +68,31 @@ _DAYS = {
     **dict.fromkeys(("年", "year"), 365.0),
 }
 _VAGUE = {
-    "半": 0.5, "好几": 4, "几": 4, "一两": 1.5, "两三": 2.5, "三四": 3.5, "七八": 7.5, "十几": 14, "十来": 10,
-    "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9, "ten": 10, "several": 4, "a few": 3, "a couple of": 2,
-}  # fmt: skip
+    "半": 0.5,
+    "好几": 4,
+    "几": 4,
+    "一两": 1.5,
+    "两三": 2.5,
+    "三四": 3.5,
+    "七八": 7.5,
+    "十几": 14,
+    "十来": 10,
+    "a": 1,
+    "an": 1,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "several": 4,
+    "a few": 3,
+    "a couple of": 2,
+}
 
 
 class Measurement(NamedTuple):
@@ -86,7 +116,7 @@ class Duration(NamedTuple):
 
 
 def to_number(words: str) -> float | None:
-    """Return the number that Arabic or Chinese numerals say: `38.5`, `三十九`, `一百八`, `三十八点五`; `None` for others."""
+    """Return the number that numerals say: `38.5`, `三十九`, `一百八`, `三十八点五`; `None` for other words."""
     if re.fullmatch(r"\d+(?:\.\d+)?", words):
         return float(words)
     whole, point, tenths = words.partition("点")
@@ -122,11 +152,22 @@ def measurements(plain: str) -> list[Measurement]:
     Returns:
         Values within what is possible in a human; a temperature of the weather is none.
     """
-    found: list[Measurement] = []
+    found = sorted(
+        itertools.chain(_temperatures(plain), _pressures(plain), _glucoses(plain), _rates(plain)),
+        key=lambda m: (m.start, -m.end),
+    )
+    kept: list[Measurement] = []
+    for one in found:
+        if not kept or one.start >= kept[-1].end:
+            kept.append(one)
+    return kept
+
+
+def _temperatures(plain: str) -> Iterator[Measurement]:
     weather = bool(_WEATHER.search(plain))
     for match in _FAHRENHEIT.finditer(plain):
         celsius = (float(match["f"] or match["f2"]) - 32) / 1.8
-        found.append(Measurement("temperature", round(celsius, 1), *match.span()))
+        yield Measurement("temperature", round(celsius, 1), *match.span())
     for match in _TEMPERATURE.finditer(plain):
         whole = to_number(match["whole"])
         tenth = match["tenth"] or match["after"]
@@ -134,24 +175,33 @@ def measurements(plain: str) -> list[Measurement]:
         explicit = plain[match.end() - 1] in "度℃c°s" or match["after"] or match["half"]
         spoken = re.search(r"烧|体温|热|fever|temp", plain[max(0, match.start() - 12) : match.end() + 8])
         if 34 <= value <= 43 and (spoken or (explicit and not weather)):
-            found.append(Measurement("temperature", value, *match.span()))
+            yield Measurement("temperature", value, *match.span())
     for match in _BARE_TEMPERATURE.finditer(plain):
         said = to_number(match["bare"])
         if said is not None and 35 <= said <= 42.9 and not weather:
-            found.append(Measurement("temperature", said, match.start("bare"), match.end("bare")))
+            yield Measurement("temperature", said, match.start("bare"), match.end("bare"))
+
+
+def _pressures(plain: str) -> Iterator[Measurement]:
     for match in _PRESSURE.finditer(plain):
         if match["only"]:
             said = to_number(match["only"])
             if said is not None and 60 <= said <= 280:
-                found.append(Measurement("systolic", said, *match.span()))
+                yield Measurement("systolic", said, *match.span())
         elif float(match["low"]) < float(match["high"]):
-            found.append(Measurement("blood_pressure", float(match["high"]), *match.span(), float(match["low"])))
+            yield Measurement("blood_pressure", float(match["high"]), *match.span(), float(match["low"]))
+
+
+def _glucoses(plain: str) -> Iterator[Measurement]:
     for match in _GLUCOSE.finditer(plain):
         said = to_number(match["n"])
         if said is not None:
-            value = said / 18 if match["unit"] or said > 45 else said
+            value = said / 18 if match["unit"] or said > 45 else said  # mg/dL, though it is not said
             if 0.5 <= value <= 80:
-                found.append(Measurement("glucose", round(value, 1), *match.span()))
+                yield Measurement("glucose", round(value, 1), *match.span())
+
+
+def _rates(plain: str) -> Iterator[Measurement]:
     kinds: tuple[tuple[Kind, re.Pattern[str], float, float], ...] = (
         ("pulse", _PULSE, 20, 300),
         ("oxygen", _OXYGEN, 40, 100),
@@ -161,13 +211,7 @@ def measurements(plain: str) -> list[Measurement]:
         for match in pattern.finditer(plain):
             said = to_number(match["n"])
             if said is not None and low <= said <= high:
-                found.append(Measurement(kind, said, *match.span()))
-    found.sort(key=lambda m: (m.start, -m.end))
-    kept: list[Measurement] = []
-    for one in found:
-        if not kept or one.start >= kept[-1].end:
-            kept.append(one)
-    return kept
+                yield Measurement(kind, said, *match.span())
 
 
 def durations(plain: str) -> list[Duration]:

@@ -103,7 +103,7 @@ def random_spans(query: str, spans: Sequence[tuple[int, int]], rng: random.Rando
 
 
 def _without(query: str, spans: Sequence[tuple[int, int]]) -> str:
-    out = set()
+    out: set[int] = set()
     for start, end in spans:
         out.update(range(start, end))
     left = "".join(char for i, char in enumerate(query) if i not in out)

@@ -29,19 +29,24 @@ _CONTEXTS = {
     "@young_infant": re.compile(r"新生儿|没满月|未满月|刚满月|刚出生|月子里的(?:娃|宝|孩)|newborn"),
     "@infant": re.compile(r"新生儿|婴儿|刚出生|没满月|newborn|infant|months?[- ]old|weeks?[- ]old"),
     "@child": re.compile(
-        r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b|\bmy (?:son|daughter|baby)\b"
+        r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b"
+        r"|\bmy (?:son|daughter|baby)\b"
         r"|years?[- ]old (?:boy|girl|son|daughter)"
     ),
     "@pregnant": re.compile(r"(?!)"),  # what `patient_of` says
     "@elderly": re.compile(
-        r"老人|老爷子|老太太|老头|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿婆|阿公|[六七八九]十(?:多|几|来)?岁|elderly|grand(?:ma|pa|mother|father)"
+        r"老人|老爷子|老太太|老头|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿婆|阿公|[六七八九]十(?:多|几|来)?岁"
+        r"|elderly|grand(?:ma|pa|mother|father)"
     ),
 }
 _AFFIRMED = ("present", "possible")
 _VALUE = re.compile(r"#(?P<kind>temperature|systolic|glucose|pulse|oxygen|breaths)(?P<sign>>=|<=|>|<)(?P<value>[\d.]+)")
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 # Short hands in the patterns of the rule file. A gap holds no denial: 胸口…痛 does not read 胸口不痛.
 _GAPS = (

@@ -1,4 +1,4 @@
-"""The fitted numbers of the clinical layer, in one place; `python -m langchain_bge_medical.training.clinical_weights` refits them."""
+"""The fitted numbers of the clinical layer, in one place; `training.clinical_weights` refits them."""
 
 from __future__ import annotations
 

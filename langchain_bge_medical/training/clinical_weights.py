@@ -1,7 +1,7 @@
-"""Labelled queries → the numbers in `clinical/weights.py`, for the models and the knowledge base as they are now.
+r"""Labelled queries → the numbers in `clinical/weights.py`, for the models and the knowledge base as they are now.
 
-    python -m langchain_bge_medical.training.clinical_weights \\
-        --queries tests/data/dev_complaints.jsonl --queries tests/data/clinical_pairs_dev.jsonl \\
+    python -m langchain_bge_medical.training.clinical_weights \
+        --queries tests/data/dev_complaints.jsonl --queries tests/data/clinical_pairs_dev.jsonl \
         --off-topic tests/data/clinical_off_topic_dev.jsonl
 
 prints `BLEND`, `ABSTENTION` and `ABSTENTION_THRESHOLD` to be put there, each with how it does beside the one that
