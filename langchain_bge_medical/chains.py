@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -186,15 +187,18 @@ def build_answer_chain(
 
     async def astream(inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[AddableDict]:
         given = _as_inputs(_joined([part async for part in inputs]))
-        reading, chunks = first(given)
+        # Reading a long text takes a tenth of a second, in which an event loop has others to serve.
+        reading, chunks = await asyncio.to_thread(first, given)
         for chunk in chunks:
             yield chunk
-        assessed, chunk = second(given, reading, await retriever.ainvoke(given["query"], config))
+        candidates = await retriever.ainvoke(given["query"], config)
+        assessed, chunk = await asyncio.to_thread(second, given, reading, candidates)
         yield chunk
         if model is None or not assessed.documents:
-            yield AddableDict(answer=extractive_answer(assessed.documents, lang, disease_names=names))
+            excerpts = await asyncio.to_thread(extractive_answer, assessed.documents, lang, disease_names=names)
+            yield AddableDict(answer=excerpts)
         else:
-            checker, values = asked(assessed, given)
+            checker, values = await asyncio.to_thread(asked, assessed, given)
             async for piece in model.astream(values, config):
                 for passed in checker.feed(piece):
                     yield AddableDict(answer=passed)
