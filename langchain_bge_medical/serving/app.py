@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, StreamingResponse
@@ -396,9 +397,13 @@ class _Routes:
             call.outcome = problem.code
             yield _event("error", refusal(problem, call))
         finally:
-            if following is not None:
-                following.cancel()
-            await events.aclose()
+            # The client may be gone, and this cancelled over and over: what it waited for is let end all the same.
+            with anyio.CancelScope(shield=True):
+                if following is not None:
+                    following.cancel()
+                    await asyncio.wait({following})
+                    _ = following.cancelled() or following.exception()  # looked at, so that asyncio need not log it
+                await events.aclose()
 
     def _audit(self, call: Call) -> dict[str, Any]:
         """Return what an answer can be traced back by: the request, and exactly what answered it."""
