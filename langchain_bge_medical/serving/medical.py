@@ -96,6 +96,11 @@ class MedicalSearch:
         """Return about how many tokens a question will be to the engine."""
         return int(self.fetch_k * (engine.estimate([(query, "")])[0] + self._usual_tokens))
 
+    async def warm_up(self) -> None:
+        """Answer once without the engine, so that what is built at first use does not keep the first patient waiting."""
+        async for _ in self.answer("发热、咳嗽", None, top_n=5, lang="zh", deadline_s=600, words=False):
+            pass
+
     async def find(self, query: str, admission: Admission | None) -> Found:
         """Recall candidates and rerank them.
 
@@ -288,6 +293,8 @@ def _card(document: Document) -> dict[str, Any]:
         "labels": {},
         **{name: metadata.get(name) for name in _CARD},
         "relevance_score": score,
+        "relevance_logit": metadata.get("relevance_logit"),
+        "rerank_adjustment": metadata.get("rerank_adjustment"),
         "confidence": metadata["confidence"],
         "confidence_calibrated": metadata["confidence_calibrated"],
         "patient_mismatch": metadata.get("patient_mismatch"),

@@ -76,10 +76,12 @@ class Service:
 
     async def _start(self) -> None:
         try:
+            if self._medical is not None:
+                await self._medical.warm_up()
             await asyncio.to_thread(self.engine.start)
         except Exception as error:
             self.failure = error
-            logger.critical("the model could not be loaded (%s)", type(error).__name__)
+            logger.critical("the service could not be started (%s)", type(error).__name__)
 
     @property
     def knowledge(self) -> dict[str, Any]:

@@ -27,7 +27,8 @@ const TEXTS = {
     confidence: "相关度", uncalibrated: "未校准", uncalibratedHelp: "重排模型的原始分数，只能比较先后，不是患病的可能性", calibrated: "置信度", calibratedHelp: "按有答案的提问校准过：同样数值的结果里，大约有这么多是对的", department: "科室",
     urgency: { emergency: "通常需急诊", urgent: "通常当天就诊", routine: "通常择期就诊", self_care: "多可自行好转" },
     levels: { emergency: "请立即急诊", urgent: "请今天就医", routine: "建议近日就诊", self_care: "可先观察" },
-    because: (t) => ["您说的", `：${t}`], usual: "按排在第一位的疾病通常的紧急程度。症状加重或出现危险信号时不要等待。", call: "拨打 120", more_about: "详细资料", symptoms: "典型表现", flags: "出现这些情况请立即就医",
+    because: (t) => ["您说的", `：${t}`], usual: "按排在第一位的疾病通常的紧急程度。症状加重或出现危险信号时不要等待。", call: "拨打 120", more_about: "详细资料",
+    points: (total, model, added) => `排序得分 ${total} = 重排模型 ${model} ${added < 0 ? "−" : "+"} 症状对照 ${Math.abs(added).toFixed(1)}`, symptoms: "典型表现", flags: "出现这些情况请立即就医",
     sources: "资料来源", differentials: "容易混淆", also: (n) => `还有 ${n} 项`,
     stages: { recall: "召回", queue: "排队", rerank: "重排", evidence: "依据", answer: "说明" }, total: "合计",
     audit: (a) => `记录号 ${a.id} · 模型 ${a.model} ${a.revision} · 知识库 ${a.knowledge_base.records ?? "?"} 种疾病`,
@@ -68,7 +69,8 @@ const TEXTS = {
     confidence: "Relevance", uncalibrated: "uncalibrated", uncalibratedHelp: "The reranker's own score: it compares conditions and is no chance of having one", calibrated: "Confidence", calibratedHelp: "Calibrated on questions with known answers: of results with this figure about so many are right", department: "Department",
     urgency: { emergency: "usually an emergency", urgent: "usually seen today", routine: "usually by appointment", self_care: "usually passes by itself" },
     levels: { emergency: "Emergency: go now", urgent: "See a doctor today", routine: "See a doctor in the coming days", self_care: "You may watch it first" },
-    because: (t) => ["You said ", `: ${t}`], usual: "Going by how soon the first condition is usually seen. Do not wait if it gets worse or danger signs appear.", call: "Call 120", more_about: "More", symptoms: "Typical", flags: "Go at once in case of",
+    because: (t) => ["You said ", `: ${t}`], usual: "Going by how soon the first condition is usually seen. Do not wait if it gets worse or danger signs appear.", call: "Call 120", more_about: "More",
+    points: (total, model, added) => `Ordered by ${total} = the reranker's ${model} ${added < 0 ? "−" : "+"} ${Math.abs(added).toFixed(1)} for symptoms that fit or do not`, symptoms: "Typical", flags: "Go at once in case of",
     sources: "Sources", differentials: "Easily confused with", also: (n) => `${n} more`,
     stages: { recall: "recall", queue: "queue", rerank: "rerank", evidence: "evidence", answer: "words" }, total: "total",
     audit: (a) => `Record ${a.id} · model ${a.model} ${a.revision} · knowledge base of ${a.knowledge_base.records ?? "?"} conditions`,
@@ -270,6 +272,7 @@ function showSearching() {
   $("#results").hidden = false;
   $("#difference").textContent = t().searching;
   $("#order").hidden = true;
+  $("#difference").hidden = false;
   $("#answer-box").setAttribute("aria-busy", "true");
   $("#answer").replaceChildren();
   $("#words").textContent = state.said.join("\n");
@@ -308,6 +311,8 @@ function showReport() {
   const fits = report.results.flatMap((card) => card.evidence.filter((piece) => piece.field === "query" && piece.status === "matched"));
   const denied = report.findings.filter((finding) => finding.status === "absent").map((finding) => ({ ...finding, status: "denied" }));
   $("#words").replaceChildren(...marked(report.query, [...denied, ...fits]));
+  $(".legend").hidden = !$("#words mark");
+  $("#difference").hidden = report.abstained;
   $("#abstained").hidden = !report.abstained;
   if (report.abstained) $("#abstained").replaceChildren(el("h3", {}, t().abstained), el("p", {}, whyNothing(report)));
   $("#order").hidden = report.abstained || !report.reranked;
@@ -403,7 +408,15 @@ function detailsOf(card) {
   const list = (title, items, show = (item) => item) => items?.length ? [el("h4", {}, title), el("ul", {}, ...items.map((item) => el("li", {}, show(item))))] : [];
   return el("details", {}, el("summary", {}, t().more_about),
     el("p", { lang: "zh" }, ...marked(card.text, spans)),
-    ...list(t().flags, card.red_flags), ...list(t().differentials, card.differentials), ...list(t().sources, card.sources));
+    ...list(t().flags, card.red_flags), ...list(t().differentials, card.differentials), ...list(t().sources, card.sources),
+    pointsOf(card));
+}
+
+/** Why a card may stand above another of a higher score: what the patient affirms and denies counts beside the model. */
+function pointsOf(card) {
+  const { relevance_logit: model, rerank_adjustment: added } = card;
+  if (typeof model !== "number" || typeof added !== "number") return null;
+  return el("p", { class: "points" }, t().points((model + added).toFixed(1), model.toFixed(1), added));
 }
 
 function showNext() {
