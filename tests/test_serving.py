@@ -25,6 +25,7 @@ from pydantic import Field
 
 from langchain_bge_medical.chains import NOTICE
 from langchain_bge_medical.cross_encoders import sigmoid
+from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.app import Limits
 from tests.conftest import record_documents
 from tests.serving_kit import SharedCharacters, calibration, events_of, make_app, make_medical, running
@@ -192,6 +193,9 @@ def test_what_was_not_read_to_its_end_is_named(tiny_reranker: Any) -> None:
         refused = httpx.post(f"{url}/rerank", json=tei)
         assert refused.status_code == 422
         assert refused.json()["error_type"] == "Validation"
+        info = httpx.get(f"{url}/info").json()
+        assert (info["max_input_length"], info["model_dtype"]) == (64, encoder.loaded_dtype)
+        assert info["model_dtype"] in ("float32", "bfloat16")
         # Evidence needs the knowledge base's lexicon, which this service was not given.
         spans = httpx.post(f"{url}/rerank", json={**body, "relevant_spans": {"mode": "enabled"}})
         assert spans.status_code == 501
@@ -399,6 +403,18 @@ def test_what_sex_or_age_rule_out_is_in_neither_order_and_takes_no_place(remote:
                 assert len(answer[order]) == 5
                 assert "社区获得性肺炎" not in {d["disease"] for d in answer[order]}
             assert answer["patient"]["sex"] == "male"
+
+
+@pytest.mark.parametrize("query", [COMPLAINT, "胸痛,出冷汗,左胳膊发麻", "xyz"])
+def test_what_is_answered_is_what_the_document_says_with_nothing_unnamed(remote: Remote, query: str) -> None:
+    answer = remote.post("/ask", {"query": query}).json()
+    read = schemas.AskAnswer.model_validate(answer, strict=True)
+    assert read.model_extra == {}
+    written = read.model_dump()
+    for name in ("findings", "triage", "abstention", "next_question", "patient"):
+        assert written[name] == answer[name]
+    for order in ("results", "recalled"):
+        assert [disease["evidence"] for disease in written[order]] == [d["evidence"] for d in answer[order]]
 
 
 # Refusals

@@ -230,7 +230,7 @@ class _Routes:
         scores = await self._scores(request, "tei", [body.query] * len(body.texts), body.texts)
         cut = [i for i, score in enumerate(scores) if score.truncated]
         if cut and body.truncate is False:
-            raise Problem(422, "too_long", f"texts.{cut[0]}: the pair is longer than {self._service.model.max_length}")
+            raise Problem(422, "too_long", f"texts.{cut[0]}: the pair is longer than {self._service.max_length}")
         ranks: list[dict[str, Any]] = []
         for i in _best_first(scores, body.texts):
             rank = {"index": i, "score": scores[i].order if body.raw_scores else scores[i].score}
@@ -426,10 +426,10 @@ class _Routes:
         told = {
             "model_id": model.name,
             "model_sha": model.revision,
-            "model_dtype": model.dtype,
+            "model_dtype": service.dtype,
             "model_type": {"reranker": labels},
             "max_concurrent_requests": 2_048,
-            "max_input_length": model.max_length,
+            "max_input_length": service.max_length,
             "max_batch_tokens": service.engine.token_budget,
             "max_batch_requests": None,
             "max_client_batch_size": limits.documents,
@@ -462,7 +462,7 @@ class _Routes:
             "model_type": "rerank",
             "model_name": model.name,
             "model_revision": model.revision,
-            "max_tokens": model.max_length,
+            "max_tokens": self._service.max_length,
         }
 
     async def cluster_auth(self) -> Response:

@@ -97,7 +97,7 @@ class MedicalSearch:
         return int(self.fetch_k * (engine.estimate([(query, "")])[0] + self._usual_tokens))
 
     async def warm_up(self) -> None:
-        """Answer once without the engine, so that what is built at first use does not keep the first patient waiting."""
+        """Answer once without the engine: what is built at first use must not keep the first patient waiting."""
         async for _ in self.answer("发热、咳嗽", None, top_n=5, lang="zh", deadline_s=600, words=False):
             pass
 

@@ -99,6 +99,16 @@ class Service:
             raise Problem(501, "no_knowledge_base", "this service has no knowledge base; send documents to rank")
         return self._medical
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads of a pair, as the loaded one says."""
+        return getattr(self.engine.loaded_encoder, "max_length", None) or self.model.max_length
+
+    @property
+    def dtype(self) -> str:
+        """What the loaded model computes in; before it is loaded, what was asked for."""
+        return getattr(self.engine.loaded_encoder, "loaded_dtype", None) or self.model.dtype
+
     def busy(self) -> bool:
         """Return whether there are requests that were let in and are not done."""
         return bool(self._answering or self.engine.backlog_requests)
