@@ -459,7 +459,7 @@ class AbstentionAnswer(BaseModel):
 
     score: float = Field(ge=0, le=1, description="High where the words are a complaint that a disease fits.")
     reason: Literal["no_symptoms", "no_match"] | None = Field(
-        description="Why nothing is shown: no symptom of now was read, or no disease fits well enough. Null if one does."
+        description="Why nothing is shown: no present symptom is read, or no disease fits well enough. Else null."
     )
     calibrated: bool = Field(description="Whether the score is a probability on this knowledge base.")
 
