@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -220,15 +221,20 @@ class _Answering:
 
     async def astream(self, inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[AddableDict]:
         given = _as_inputs(_joined([part async for part in inputs]))
-        reading, chunks = self.first(given)
+        # Reading a long text takes a tenth of a second, in which an event loop has others to serve.
+        reading, chunks = await asyncio.to_thread(self.first, given)
         for chunk in chunks:
             yield chunk
-        assessed, chunk = self.second(given, reading, await self._retriever.ainvoke(given["query"], config))
+        candidates = await self._retriever.ainvoke(given["query"], config)
+        assessed, chunk = await asyncio.to_thread(self.second, given, reading, candidates)
         yield chunk
         if self._model is None or not assessed.documents:
-            yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
+            excerpts = await asyncio.to_thread(
+                extractive_answer, assessed.documents, self._lang, disease_names=self._names
+            )
+            yield AddableDict(answer=excerpts)
         else:
-            checker, values = self.asked(assessed, given)
+            checker, values = await asyncio.to_thread(self.asked, assessed, given)
             async for piece in self._model.astream(values, config):
                 for passed in checker.feed(piece):
                     yield AddableDict(answer=passed)

@@ -385,6 +385,7 @@ def serve(
         llm=chat_model,
         fetch_k=fetch_k,
         lexicon=parts.lexicon,
+        calibration=parts.calibration,
     )
     model = Model(name=reranker, revision=revision, dtype=dtype, bundled=parts.model["bundled"], embeddings=embeddings)
     service = create_app(

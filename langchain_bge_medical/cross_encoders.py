@@ -280,6 +280,11 @@ class BGECrossEncoder(BaseCrossEncoder):
         """Whether the pairs of a batch are filled up to the longest one, so that like lengths should share one."""
         return self._loaded().pads
 
+    @property
+    def loaded_dtype(self) -> str | None:
+        """What the loaded model computes in, e.g. `bfloat16` where `dtype="auto"`; `None` before it is loaded."""
+        return self._loaded_dtype if self._model is not None else None
+
     def knows(self, document: str) -> bool:
         """Return whether the model may be trusted with this document's rank alone.
 
@@ -314,6 +319,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
         self._budget = self.batch_tokens or model.batch_tokens
         self._device = device
+        self._loaded_dtype = "int8" if self.dtype == "int8" else dtype
         digests = folder / "known_documents.txt"
         self._known_documents = frozenset(digests.read_text("utf-8").split()) if digests.is_file() else None
         if self.cache is not None:

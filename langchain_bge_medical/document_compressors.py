@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -21,6 +21,8 @@ from langchain_bge_medical.score_cache import ScoreCache
 from langchain_bge_medical.serving.scheduler import Admission, Pair, PairScore, ScoringEngine
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Reciprocal rank fusion's usual constant (Cormack, Clarke and Büttcher 2009).
 _RRF_K = 60
@@ -181,8 +183,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         run = manager.on_chain_start({}, self._trace_inputs(len(documents)), name=type(self).__name__)
         started = time.perf_counter()
         try:
-            texts = self._texts(documents)
-            pairs = _pairs(self._query_text(query), texts)
+            texts, pairs = self._pairs(query, documents)
             scores = _by_text(pairs, self._ready().submit(pairs).result() if pairs else [])
             kept = self._select(query, documents, texts, scores)
         except Exception as error:
@@ -219,11 +220,11 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         run = await manager.on_chain_start({}, self._trace_inputs(len(documents)), name=type(self).__name__)
         started = time.perf_counter()
         try:
-            texts = self._texts(documents)
-            pairs = _pairs(self._query_text(query), texts)
+            # The caller's own functions may take their time: on a thread, so that the loop does not wait for them.
+            own = self.query_to_text is not None or self.document_to_text is not None or self.adjust is not None
+            texts, pairs = await _run(own, self._pairs, query, documents)
             scored = await asyncio.wrap_future(self._ready().submit(pairs)) if pairs else []
-            scores = _by_text(pairs, scored)
-            kept = self._select(query, documents, texts, scores)
+            kept = await _run(own, self._select, query, documents, texts, _by_text(pairs, scored))
         except asyncio.CancelledError as error:
             await run.on_chain_error(error)
             raise
@@ -290,6 +291,12 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             long_documents=self.long_documents,
             cache=self.cache,
         )
+
+    def _pairs(self, query: str, documents: Sequence[Document]) -> tuple[list[str], list[Pair]]:
+        """Return the text of each document, and a pair for each distinct text that is not blank."""
+        texts = self._texts(documents)
+        read = self._query_text(query)
+        return texts, [(read, text) for text in dict.fromkeys(texts) if text.strip()]
 
     def _query_text(self, query: str) -> str:
         if self.query_to_text is None:
@@ -385,9 +392,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
 _engine_lock = threading.Lock()
 
 
-def _pairs(query: str, texts: Sequence[str]) -> list[Pair]:
-    """Return a pair for each distinct text that is not blank."""
-    return [(query, text) for text in dict.fromkeys(texts) if text.strip()]
+async def _run(on_thread: bool, work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.to_thread(work, *arguments) if on_thread else work(*arguments)
 
 
 def _by_text(pairs: list[Pair], scores: list[PairScore]) -> dict[str, PairScore]:

@@ -14,8 +14,11 @@ import uvicorn
 from fastapi import FastAPI
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore
 
+from langchain_bge_medical.clinical.coverage import AffirmedWords
+from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving.app import Model, create_app
 from langchain_bge_medical.serving.medical import MedicalSearch
@@ -105,14 +108,24 @@ def running(app: FastAPI, *, wait: bool = True) -> Iterator[str]:
         thread.join(timeout=15)
 
 
-def make_medical(documents: Sequence[Document], scorer: BaseCrossEncoder, **settings: Any) -> MedicalSearch:
+def make_medical(
+    documents: Sequence[Document], scorer: BaseCrossEncoder, *, recall: BaseRetriever | None = None, **settings: Any
+) -> MedicalSearch:
     """A small knowledge base behind the service, recalled by character pairs."""
-    store = InMemoryVectorStore.from_documents(list(documents), HashEmbeddings())
-    compressor = BGERerankerCompressor(cross_encoder=scorer)
-    return MedicalSearch(
-        store.as_retriever(search_kwargs={"k": 50}), compressor, documents, knowledge={"records": len(documents)},
-        **settings,
-    )  # fmt: skip
+    if recall is None:
+        store = InMemoryVectorStore.from_documents(list(documents), HashEmbeddings())
+        recall = store.as_retriever(search_kwargs={"k": 50})
+    compressor = BGERerankerCompressor(cross_encoder=scorer, query_to_text=AffirmedWords())
+    return MedicalSearch(recall, compressor, documents, knowledge={"records": len(documents)}, **settings)
+
+
+def calibration(**changes: Any) -> Calibration:
+    """Made up, and unlike the plain sigmoid."""
+    fitted: dict[str, Any] = {
+        "method": "platt", "logit_weight": 0.5, "margin_weight": 0.25, "findings_weight": 0.5, "bias": -1.0,
+        "threshold": 0.0, "false_refusal_rate": 0.05, "reranker": "x", "knowledge_base": "y",
+    }  # fmt: skip
+    return Calibration(**{**fitted, **changes})
 
 
 def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -79,6 +79,7 @@ MAY_IMPORT = {
     "serving.edge": {"serving.schemas", "serving.telemetry"},
     # The one file of the service that knows what is medical.
     "serving.medical": {
+        "answer_guard",
         "chains",
         "confidence",
         "document_compressors",

@@ -19,17 +19,19 @@ from langchain_core.messages import AIMessage
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.conftest import RECORDS
-from tests.serving_kit import SharedCharacters, make_app, make_medical, running
+from tests.serving_kit import SharedCharacters, calibration, make_app, make_medical, running
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; Debian: apt-get install chromium")
 
 COMPLAINT = "发热三天,咳嗽,咳痰,没有胸痛"
-ANSWER = "可能相关的疾病是社区获得性肺炎 [1],依据是发热和咳嗽;其次 [2]。"
+ANSWER = "可能相关的疾病是社区获得性肺炎 [1]。您说的发热和咳嗽与它相符 [1];其次 [2]。"
 
 
 def knowledge() -> list[Document]:
     urgency = ["urgent", "self_care", "routine", "routine", "routine", "urgent"]
+    records = [dict(record) for record in RECORDS]
+    records[2]["description"] = "反复发作的头痛,一般不发热。"
     return [
         Document(
             page_content=f"疾病名称:{r['disease']}\n症状表现:{r['symptoms']}\n简要描述:{r['description']}",
@@ -38,7 +40,7 @@ def knowledge() -> list[Document]:
                 "aliases": ["Community-acquired pneumonia"] if i == 0 else [], "sources": ["内科学"],
             },
         )
-        for i, r in enumerate(RECORDS)
+        for i, r in enumerate(records)
     ]  # fmt: skip
 
 
@@ -185,7 +187,8 @@ def test_what_is_added_refines_the_picture_also_by_the_next_question(page: Page)
     answered(page)
     question = page.locator("#next p")
     expect(question).to_contain_text("有没有")
-    symptom = re.search("“(.+)”", question.inner_text())
+    symptom = re.search("有没有([^(?]+)", question.inner_text())
+    expect(page.locator("#next small")).to_contain_text("更像")
     assert symptom is not None
     page.locator("#next").get_by_role("button", name="没有").click()
     expect(page.locator("#words")).to_contain_text(f"没有{symptom[1]}")
@@ -211,9 +214,41 @@ def test_an_example_is_one_click(page: Page) -> None:
 
 def test_when_nothing_fits_it_says_so(page: Page) -> None:
     ask(page, "xyz")
-    expect(page.locator("#abstained")).to_be_visible()
+    expect(page.locator("#abstained")).to_contain_text("没有可靠匹配")
+    expect(page.locator("#abstained")).to_contain_text("没有从您的话里读到现在的症状")
+    expect(page.locator("#next")).to_be_hidden()
     expect(page.locator("#triage")).to_be_hidden()  # there is nothing to go by
     assert page.locator(".card").count() == 0
+
+
+def test_what_a_disease_comes_without_speaks_against_it(page: Page) -> None:
+    ask(page)
+    answered(page)
+    migraine = page.locator(".card").filter(has_text="偏头痛")
+    assert migraine.locator(".evidence .contradicting").all_text_contents() == ["发热"]
+    migraine.get_by_text("详细资料").click()
+    assert migraine.locator("details mark.contradicting").all_text_contents() == ["发热"]
+    assert page.locator(".card").first.locator(".contradicting").count() == 0
+
+
+def test_a_score_says_that_it_is_no_probability_and_a_calibrated_confidence_is_a_percentage(
+    page: Page, browser: Browser, url: str
+) -> None:
+    ask(page)
+    answered(page)
+    score = page.request.post(f"{url}/rerank", data={"query": COMPLAINT}).json()["results"][0]["relevance_score"]
+    shown = page.locator(".card").first.locator(".confidence")
+    expect(shown).to_have_text(re.compile(f"^相关度{score:.2f} 未校准$"))
+    scorer, fitted = SharedCharacters(), calibration()
+    with running(make_app(scorer, medical=make_medical(knowledge(), scorer, calibration=fitted))) as address:
+        context = browser.new_context(locale="zh-CN")
+        other = context.new_page()
+        other.goto(address)
+        ask(other)
+        answered(other)
+        told = other.request.post(f"{address}/rerank", data={"query": COMPLAINT}).json()["results"][0]["confidence"]
+        expect(other.locator(".card").first.locator(".confidence")).to_have_text(f"置信度{round(told * 100)}%")
+        context.close()
 
 
 def test_markup_in_a_complaint_stays_text(page: Page) -> None:

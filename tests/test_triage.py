@@ -142,6 +142,16 @@ def test_without_fever_or_redness_behind_the_ear_that_rule_is_silent(text: str) 
     assert "fever-behind-ear" not in fired(text)
 
 
+@pytest.mark.parametrize("text", ["鼻子痒,连打好多喷嚏,流清鼻涕", "鼻子堵了半天还没好", "鼻子不通气,用了鼻喷雾还是堵"])
+def test_a_nose_that_itches_or_is_blocked_is_no_nosebleed(text: str) -> None:
+    assert not any(rule.startswith("nosebleed") for rule in fired(text))
+
+
+@pytest.mark.parametrize("text", ["流鼻血半个多小时止不住", "我在吃华法林,鼻子流血", "鼻孔里一直往外冒血,血块都出来了"])
+def test_a_nosebleed_that_does_not_stop_is(text: str) -> None:
+    assert any(rule.startswith("nosebleed") for rule in fired(text))
+
+
 def test_one_alternative_of_each_group_must_be_affirmed() -> None:
     both = flags(rule(("胸痛", "~心口.{0,4}疼"), ("出冷汗", "~大汗")))
     assert fired("胸口疼，大汗", both) == {"a-rule": ["胸口疼", "大汗"]}

@@ -83,9 +83,7 @@ def assess(
         reading = Reading(query, mentions_of(query, lexicon))
     said = reading.findings
     patient = patient_of(query)
-    annotated = with_evidence(documents, query, lexicon, said=said, patient=patient)
-    # A man has no ovaries: what is impossible is not shown, unless nothing else is left.
-    possible = [d for d in annotated if d.metadata.get("patient_mismatch") != "impossible"] or annotated
+    possible = annotated(query, documents, lexicon=lexicon, calibration=calibration, reading=reading, patient=patient)
     triage = red_flags.triage(query, lang=lang, reading=reading)
     decision = abstention(query, said, possible, lexicon, flagged=bool(triage.reasons))
     affirms = has_findings(said)
@@ -93,10 +91,6 @@ def assess(
     if not (decision.abstains or triage.reasons) and calibration and calibration.abstains(possible, findings=affirms):
         decision = decision._replace(abstains=True, reason="no_match")
     shown = [] if decision.abstains else possible
-    confidences = calibration.confidences(shown, findings=affirms) if calibration is not None else [None] * len(shown)
-    for document, confidence in zip(shown, confidences, strict=True):
-        document.metadata["confidence"] = document.metadata.get("relevance_score") if confidence is None else confidence
-        document.metadata["confidence_calibrated"] = confidence is not None
     if shown and not triage.reasons:
         triage = usual_triage(shown[0].metadata.get("urgency"), lang)
     return Assessment(
@@ -108,6 +102,46 @@ def assess(
         documents=shown,
         next_question=next_question(shown, said, lexicon, lang=lang),
     )
+
+
+def annotated(
+    query: str,
+    documents: Sequence[Document],
+    *,
+    lexicon: SymptomLexicon,
+    calibration: Calibration | None = None,
+    reading: Reading | None = None,
+    patient: Patient | None = None,
+) -> list[Document]:
+    """Return copies with `evidence`, `confidence` and `confidence_calibrated`; decides nothing.
+
+    `assess` does this with what it shows; alone it is for showing documents in another order beside that.
+
+    Args:
+        query: As `assess`.
+        documents: In any order. Not modified.
+        lexicon: As `assess`.
+        calibration: As `assess`.
+        reading: As `assess`.
+        patient: Who it is, if that is known.
+
+    Returns:
+        In the same order, without those that the patient's sex or age rule out.
+    """
+    if reading is None:
+        reading = Reading(query, mentions_of(query, lexicon))
+    if patient is None:
+        patient = patient_of(query)
+    copies = with_evidence(documents, query, lexicon, said=reading.findings, patient=patient)
+    # A man has no ovaries: what is impossible is not shown, unless nothing else is left.
+    possible = [d for d in copies if d.metadata.get("patient_mismatch") != "impossible"] or copies
+    confidences: list[float | None] = [None] * len(possible)
+    if calibration is not None:
+        confidences = calibration.confidences(possible, findings=has_findings(reading.findings))
+    for document, confidence in zip(possible, confidences, strict=True):
+        document.metadata["confidence"] = document.metadata.get("relevance_score") if confidence is None else confidence
+        document.metadata["confidence_calibrated"] = confidence is not None
+    return possible
 
 
 def _result(rank: int, document: Document) -> dict[str, Any]:

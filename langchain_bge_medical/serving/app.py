@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, StreamingResponse
@@ -25,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.edge import Edge, Keys, refusal
 from langchain_bge_medical.serving.medical import MedicalSearch, messages, notice
-from langchain_bge_medical.serving.scheduler import Admission, DeadlineExceeded, PairScore, ScoringEngine
+from langchain_bge_medical.serving.scheduler import Admission, PairScore, ScoringEngine
 from langchain_bge_medical.serving.schemas import Limits, Problem, check_sizes
 from langchain_bge_medical.serving.service import Model, Service, as_problem
 from langchain_bge_medical.serving.telemetry import Call, Telemetry
@@ -229,7 +230,7 @@ class _Routes:
         scores = await self._scores(request, "tei", [body.query] * len(body.texts), body.texts)
         cut = [i for i, score in enumerate(scores) if score.truncated]
         if cut and body.truncate is False:
-            raise Problem(422, "too_long", f"texts.{cut[0]}: the pair is longer than {self._service.model.max_length}")
+            raise Problem(422, "too_long", f"texts.{cut[0]}: the pair is longer than {self._service.max_length}")
         ranks: list[dict[str, Any]] = []
         for i in _best_first(scores, body.texts):
             rank = {"index": i, "score": scores[i].order if body.raw_scores else scores[i].score}
@@ -281,6 +282,7 @@ class _Routes:
     async def chat(self, request: Request) -> Response:
         """Answer as `/ask` does, in server-sent events: `triage`, `documents`, `token` again and again, `done`.
 
+        Where there are red flags, a `token` that says so comes before `documents`. The answer is all tokens together.
         If something fails after the first event, an event `error` is the last one.
         """
         body = schemas.parse(schemas.Ask, await request.body())
@@ -333,40 +335,40 @@ class _Routes:
         picture, lang = body.picture(), body.lang
         names = {"reranker": model.name, "embeddings": model.embeddings, "bundled": model.bundled}
         frame = {"id": call.id, "query": picture, "model": names, "audit": self._audit(call), "notice": notice(lang)}
-        triage = medical.triage(picture, lang).model_dump()
-        yield "triage", {**frame, "triage": triage, "findings": medical.findings(picture)}
-        try:
-            found = await asyncio.wait_for(medical.find(picture, admission), self._service.deadline_s)
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded from None
-        for stage, seconds in found.seconds.items():
-            call.stage(stage, seconds)
-        call.documents = len(found.ranked)
-        call.tokens = admission.read_tokens if admission is not None else 0
+        chunks = medical.answer(
+            picture,
+            admission,
+            top_n=body.top_n,
+            lang=lang,
+            deadline_s=self._service.deadline_s,
+            history=messages(body),
+            words=words,
+        )
         started = time.perf_counter()
-        history = messages(body)
-        chunks = medical.answer(picture, found, top_n=body.top_n, lang=lang, history=history, words=words)
-        async for chunk in chunks:
-            if "documents" in chunk:
-                documents = chunk["documents"]
-                results = await asyncio.to_thread(medical.cards, documents, picture, lang)
-                recalled = await asyncio.to_thread(medical.cards, found.recalled[: body.top_n], picture, lang)
-                triage = medical.triage(picture, lang, documents[0] if documents else None).model_dump()
-                call.stage("evidence", time.perf_counter() - started)
-                started = time.perf_counter()
-                yield (
-                    "documents",
-                    {
-                        "abstained": not documents,
-                        "reranked": admission is not None,
-                        "triage": triage,
-                        "results": results,
-                        "recalled": recalled,
-                        "timings_ms": dict(call.stages_ms),
-                    },
-                )
-            if chunk.get("answer"):
-                yield "token", {"text": chunk["answer"]}
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                if "triage" in chunk:
+                    yield "triage", {**frame, "triage": chunk["triage"]}
+                if "found" in chunk:
+                    found = chunk["found"]
+                    for stage, seconds in found.seconds.items():
+                        call.stage(stage, seconds)
+                    call.documents = len(found.ranked)
+                    call.tokens = admission.read_tokens if admission is not None else 0
+                    call.stage("evidence", time.perf_counter() - found.at)
+                    started = time.perf_counter()
+                    yield (
+                        "documents",
+                        {
+                            **chunk["assessment"],
+                            "reranked": admission is not None,
+                            "results": chunk["results"],
+                            "recalled": chunk["recalled"],
+                            "timings_ms": dict(call.stages_ms),
+                        },
+                    )
+                if chunk.get("answer"):
+                    yield "token", {"text": chunk["answer"]}
         call.stage("answer", time.perf_counter() - started)
         total = round((time.perf_counter() - call.started) * 1_000, 2)
         yield "done", {"timings_ms": {**call.stages_ms, "total": total}}
@@ -395,9 +397,13 @@ class _Routes:
             call.outcome = problem.code
             yield _event("error", refusal(problem, call))
         finally:
-            if following is not None:
-                following.cancel()
-            await events.aclose()
+            # The client may be gone, and this cancelled over and over: what it waited for is let end all the same.
+            with anyio.CancelScope(shield=True):
+                if following is not None:
+                    following.cancel()
+                    await asyncio.wait({following})
+                    _ = following.cancelled() or following.exception()  # looked at, so that asyncio need not log it
+                await events.aclose()
 
     def _audit(self, call: Call) -> dict[str, Any]:
         """Return what an answer can be traced back by: the request, and exactly what answered it."""
@@ -420,10 +426,10 @@ class _Routes:
         told = {
             "model_id": model.name,
             "model_sha": model.revision,
-            "model_dtype": model.dtype,
+            "model_dtype": service.dtype,
             "model_type": {"reranker": labels},
             "max_concurrent_requests": 2_048,
-            "max_input_length": model.max_length,
+            "max_input_length": service.max_length,
             "max_batch_tokens": service.engine.token_budget,
             "max_batch_requests": None,
             "max_client_batch_size": limits.documents,
@@ -456,7 +462,7 @@ class _Routes:
             "model_type": "rerank",
             "model_name": model.name,
             "model_revision": model.revision,
-            "max_tokens": model.max_length,
+            "max_tokens": self._service.max_length,
         }
 
     async def cluster_auth(self) -> Response:

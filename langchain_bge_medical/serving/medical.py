@@ -6,8 +6,9 @@ The one file of the service that knows the clinical layer and the answer chain.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +18,19 @@ from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, PrivateAttr
 
+from langchain_bge_medical.answer_guard import names_of
 from langchain_bge_medical.chains import NOTICE, build_answer_chain
+from langchain_bge_medical.clinical.assessment import annotated
+from langchain_bge_medical.clinical.coverage import AffirmedWords
+from langchain_bge_medical.clinical.demographics import mismatch, patient_of
 from langchain_bge_medical.clinical.evidence import with_evidence
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
-from langchain_bge_medical.clinical.polarity import findings
-from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
+from langchain_bge_medical.clinical.triage import RedFlags, default_red_flags
+from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
-from langchain_bge_medical.serving.scheduler import Admission, ScoringEngine, estimate_tokens
+from langchain_bge_medical.serving.scheduler import Admission, DeadlineExceeded, ScoringEngine, estimate_tokens
 from langchain_bge_medical.serving.schemas import Ask, Lang
 
 
@@ -37,6 +43,8 @@ class Found:
     recalled: list[Document]
     """In order of recall."""
     seconds: dict[str, float] = field(default_factory=dict)
+    at: float = field(default_factory=time.perf_counter)
+    """When it was found, by the clock that measures durations."""
 
 
 class MedicalSearch:
@@ -53,6 +61,7 @@ class MedicalSearch:
         fetch_k: int = 50,
         lexicon: SymptomLexicon | None = None,
         red_flags: RedFlags | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         """Take the ready parts.
 
@@ -65,6 +74,8 @@ class MedicalSearch:
             fetch_k: Candidates that are reranked.
             lexicon: `None` takes the bundled one.
             red_flags: `None` takes the bundled ones.
+            calibration: Of this reranker on this knowledge base; without one, `confidence` is the relevance score and
+                `confidence_calibrated` says so.
         """
         self._recall = recall
         self._compressor = compressor
@@ -73,6 +84,9 @@ class MedicalSearch:
         self.fetch_k = fetch_k
         self._lexicon = lexicon or default_lexicon()
         self._red_flags = red_flags or default_red_flags()
+        self._calibration = calibration
+        self._affirmed = AffirmedWords(self._lexicon)
+        self._names = [name for document in documents for name in names_of(document)]
         sizes = [estimate_tokens(("", document.page_content)) for document in documents]
         self._usual_tokens = sum(sizes) / max(1, len(sizes))
         # Recall uses a model too: one at a time, and never on the event loop.
@@ -82,23 +96,16 @@ class MedicalSearch:
         """Return about how many tokens a question will be to the engine."""
         return int(self.fetch_k * (engine.estimate([(query, "")])[0] + self._usual_tokens))
 
-    def triage(self, query: str, lang: Lang, best: Document | None = None) -> Triage:
-        """Return how soon the patient must be seen; with the best document, as it is usually seen."""
-        usual = best.metadata.get("urgency") if best is not None else None
-        return self._red_flags.triage(query, usual=usual, lang=lang)
-
-    def findings(self, query: str) -> list[dict[str, Any]]:
-        """Return what the patient says of which symptom, and where in the query, in code points."""
-        return [
-            {"term": f.term, "status": f.status, "start": f.start, "end": f.end, "text": query[f.start : f.end]}
-            for f in findings(query, self._lexicon)
-        ]
+    async def warm_up(self) -> None:
+        """Answer once without the engine: what is built at first use must not keep the first patient waiting."""
+        async for _ in self.answer("发热、咳嗽", None, top_n=5, lang="zh", deadline_s=600, words=False):
+            pass
 
     async def find(self, query: str, admission: Admission | None) -> Found:
         """Recall candidates and rerank them.
 
         Args:
-            query: The patient's words.
+            query: The patient's words; recall does not see what they deny.
             admission: A place in the engine's queue; `None` leaves the order of recall.
 
         Returns:
@@ -106,7 +113,8 @@ class MedicalSearch:
         """
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
-        candidates = (await loop.run_in_executor(self._thread, self._recall.invoke, query))[: self.fetch_k]
+        recalled = await loop.run_in_executor(self._thread, lambda: self._recall.invoke(self._affirmed(query)))
+        candidates = recalled[: self.fetch_k]
         seconds = {"recall": time.perf_counter() - started}
         if admission is None:
             ranked = [
@@ -122,41 +130,86 @@ class MedicalSearch:
         return Found(ranked, sorted(ranked, key=lambda document: document.metadata["recall_rank"]), seconds)
 
     async def answer(
-        self, query: str, found: Found, *, top_n: int, lang: Lang, history: Sequence[BaseMessage] = (), words: bool
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the answer chain's output for what was found: `documents` first, then `answer` in pieces.
+        self,
+        query: str,
+        admission: Admission | None,
+        *,
+        top_n: int,
+        lang: Lang,
+        deadline_s: float,
+        history: Sequence[BaseMessage] = (),
+        words: bool,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield what the answer chain says about a question, as plain data.
 
         Args:
             query: The patient's words.
-            found: What `find` returned.
+            admission: A place in the engine's queue; `None` leaves the order of recall.
             top_n: Documents to answer from.
             lang: Language of the answer.
+            deadline_s: Seconds that finding may take.
             history: What was said before.
             words: Whether a model may write the answer; without, it stays with the documents.
 
         Yields:
-            Chunks of the chain's output.
-        """
-        given = _Given(documents=found.ranked[:top_n])
-        chain = build_answer_chain(
-            given, self.llm if words else None, lang=lang, red_flags=self._red_flags, lexicon=self._lexicon
-        )
-        async for chunk in chain.astream({"query": query, "history": list(history)}):
-            yield chunk
+            `{"triage"}` before anything is searched; then `{"found", "assessment", "results", "recalled"}` once;
+            and `{"answer"}` in pieces: what the red flags say at once, the rest at the end.
 
-    def cards(self, documents: Sequence[Document], query: str, lang: Lang) -> list[dict[str, Any]]:
-        """Return documents as plain data, with evidence; pure Python over the texts, to be run on a thread."""
-        cards = [_card(document) for document in with_evidence(documents, query, self._lexicon)]
+        Raises:
+            DeadlineExceeded: If nothing was found in time.
+            Exception: What the engine raises.
+        """
+        search = _Search(search=self, admission=admission, top_n=top_n, deadline_s=deadline_s)
+        chain = build_answer_chain(
+            search,
+            self.llm if words else None,
+            lang=lang,
+            red_flags=self._red_flags,
+            lexicon=self._lexicon,
+            calibration=self._calibration,
+            disease_names=self._names,
+        )
+        chunks = chain.astream({"query": query, "history": list(history)})
+        async with contextlib.aclosing(chunks):  # type: ignore[type-var]  # it is an async generator
+            async for chunk in chunks:
+                if "documents" in chunk:
+                    yield await asyncio.to_thread(self._as_data, query, chunk, search, lang)
+                elif "triage" in chunk or chunk.get("answer"):
+                    yield dict(chunk)
+
+    def _as_data(self, query: str, chunk: dict[str, Any], search: _Search, lang: Lang) -> dict[str, Any]:
+        """Return what was found as plain data; pure Python over the texts, to be run on a thread."""
+        assessment = {name: value for name, value in chunk["assessment"].items() if name != "results"}
+        documents, found = chunk["documents"], search.found
+        before: list[Document] = []
+        if documents:  # where it is better to say nothing, nothing is said about the other order either
+            first = search.possible(query, found.recalled)
+            before = annotated(query, first, lexicon=self._lexicon, calibration=self._calibration)
+        question = assessment["next_question"]
+        if question is not None:
+            assessment["next_question"] = {**question, "label": self._label(question["term"], lang)}
+        return {
+            "found": found,
+            "assessment": assessment,
+            "results": [self._card(document, lang) for document in documents],
+            "recalled": [self._card(document, lang) for document in before],
+        }
+
+    def _card(self, document: Document, lang: Lang) -> dict[str, Any]:
+        card = _card(document)
         if lang == "en":
-            for card in cards:
-                terms = dict.fromkeys([*card["symptoms"], *(piece["term"] for piece in card["evidence"])])
-                names = [alias for alias in card["aliases"] or [] if alias.isascii()]
-                if names:  # the longest is no abbreviation
-                    card["name"] = max(names, key=len)[0].upper() + max(names, key=len)[1:]
-                card["labels"] = {
-                    term: next((form for form in self._lexicon.forms(term) if form.isascii()), term) for term in terms
-                }
-        return cards
+            terms = dict.fromkeys([*card["symptoms"], *(piece["term"] for piece in card["evidence"])])
+            names = [alias for alias in card["aliases"] or [] if alias.isascii()]
+            if names:  # the longest is no abbreviation
+                card["name"] = max(names, key=len)[0].upper() + max(names, key=len)[1:]
+            card["labels"] = {term: self._label(term, lang) for term in terms}
+        return card
+
+    def _label(self, term: str, lang: Lang) -> str:
+        """Return a symptom in words of the language, or as it is."""
+        if lang == "zh":
+            return term
+        return next((form for form in self._lexicon.forms(term) if form.isascii()), term)
 
     def spans(self, query: str, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Return for each text where it says what the patient affirms, in code points, in order.
@@ -189,18 +242,42 @@ def notice(lang: Lang) -> str:
     return NOTICE[lang]
 
 
-class _Given(BaseRetriever):
-    """Hands documents that are there already to a chain that wants to retrieve."""
+class _Search(BaseRetriever):
+    """Lets the answer chain search the knowledge base once, and keeps all that was found."""
 
-    documents: list[Document]
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    search: MedicalSearch
+    admission: Admission | None
+    top_n: int
+    deadline_s: float
+
+    _found: Found | None = PrivateAttr(default=None)
+
+    @property
+    def found(self) -> Found:
+        """What was found."""
+        if self._found is None:
+            raise RuntimeError("the chain shows documents without having searched")
+        return self._found
+
+    def possible(self, query: str, documents: Sequence[Document]) -> list[Document]:
+        """Return the first `top_n`; what cannot be takes no place of theirs, as long as there is anything else."""
+        patient = patient_of(query)
+        possible = [d for d in documents if mismatch(patient, d.metadata) != "impossible"] or documents
+        return list(possible[: self.top_n])
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        return self.documents
+        raise NotImplementedError("the service searches on its event loop")
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
     ) -> list[Document]:
-        return self.documents
+        try:
+            self._found = await asyncio.wait_for(self.search.find(query, self.admission), self.deadline_s)
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded from None
+        return self.possible(query, self._found.ranked)
 
 
 _CARD = ("disease", "department", "urgency", "icd10", "aliases", "description", "red_flags", "differentials", "sources")
@@ -216,9 +293,11 @@ def _card(document: Document) -> dict[str, Any]:
         "labels": {},
         **{name: metadata.get(name) for name in _CARD},
         "relevance_score": score,
-        # Until there is a calibration there is nothing better than the score itself, and it says so.
-        "confidence": metadata.get("confidence", score),
-        "confidence_calibrated": metadata.get("confidence_calibrated", False),
+        "relevance_logit": metadata.get("relevance_logit"),
+        "rerank_adjustment": metadata.get("rerank_adjustment"),
+        "confidence": metadata["confidence"],
+        "confidence_calibrated": metadata["confidence_calibrated"],
+        "patient_mismatch": metadata.get("patient_mismatch"),
         "symptoms": list(metadata.get("symptoms") or []),
         "evidence": metadata["evidence"],
         "fused": metadata.get("rerank_fused", False),

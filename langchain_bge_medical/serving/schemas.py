@@ -403,6 +403,87 @@ class ScoreAnswer(BaseModel):
     usage: Usage
 
 
+class EvidencePiece(BaseModel):
+    """A span of the query or of the disease's `text`, in code points, and what it says of the other."""
+
+    model_config = _example(field="query", start=5, end=7, text="咳嗽", status="matched", term="咳嗽")
+
+    field: Literal["query", "document"]
+    start: int
+    end: int
+    text: str
+    status: Literal["matched", "denied", "missing", "contradicting"] = Field(
+        description="The patient has it; denies it; says nothing of it; has it although the disease comes without it."
+    )
+    term: str = Field(description="The symptom that it is about.")
+
+
+class Finding(BaseModel):
+    """A symptom that the patient speaks of, and where in the query, in code points."""
+
+    model_config = _example(term="胸痛", start=14, end=16, status="absent", text="胸痛")
+
+    term: str
+    start: int
+    end: int
+    status: str = Field(description="`present`, `possible`, `absent`, or past or somebody else's.")
+    text: str
+
+
+class TriageReason(BaseModel):
+    """A red flag, and the words that raised it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: str
+    quotes: list[str]
+
+
+class TriageAnswer(BaseModel):
+    """How soon to be seen. Red flags decide; without any, what is usual for the disease that is ranked first."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"level": "routine", "reasons": [], "advice": "建议近日预约就诊。"}]},
+    )
+
+    level: Literal["emergency", "urgent", "routine", "self_care"]
+    reasons: list[TriageReason]
+    advice: str
+
+
+class AbstentionAnswer(BaseModel):
+    """Whether something fits, and why not."""
+
+    model_config = _example(score=0.02, reason="no_symptoms", calibrated=False)
+
+    score: float = Field(ge=0, le=1, description="High where the words are a complaint that a disease fits.")
+    reason: Literal["no_symptoms", "no_match"] | None = Field(
+        description="Why nothing is shown: no present symptom is read, or no disease fits well enough. Else null."
+    )
+    calibrated: bool = Field(description="Whether the score is a probability on this knowledge base.")
+
+
+class Question(BaseModel):
+    """The question whose answer would tell the diseases apart most: `有X` or `没有X` is the next turn of `/ask`."""
+
+    model_config = _example(
+        term="铁锈色痰",
+        text="有没有铁锈色痰?",
+        gain=0.21,
+        yes=["社区获得性肺炎"],
+        no=["急性支气管炎"],
+        label="铁锈色痰",
+    )
+
+    term: str
+    text: str = Field(description="To be put to the patient.")
+    gain: float = Field(description="Bits of uncertainty that the answer takes away on average.")
+    yes: list[str] = Field(description="Diseases that a yes makes more likely.")
+    no: list[str] = Field(description="Diseases that a no makes more likely.")
+    label: str = Field(description="The symptom in the language asked for.")
+
+
 class Disease(BaseModel):
     """A disease of the knowledge base, and why it is where it is."""
 
@@ -413,12 +494,19 @@ class Disease(BaseModel):
     disease: str | None
     name: str | None = Field(description="To be shown, in the language asked for.")
     labels: dict[str, str] = Field(description="Symptoms in the language asked for, where it is not the texts' own.")
-    relevance_score: float | None
-    confidence: float | None
-    confidence_calibrated: bool
+    relevance_score: float | None = Field(description="The reranker's own, 0 to 1; it compares, and is no probability.")
+    relevance_logit: float | None
+    rerank_adjustment: float | None = Field(
+        description="Added to the logit for what the patient affirms, denies and is; the order is that of the sum."
+    )
+    confidence: float | None = Field(description="Chance that it is a right answer, or else `relevance_score`.")
+    confidence_calibrated: bool = Field(description="Which of the two `confidence` is.")
+    patient_mismatch: Literal["impossible", "unlikely"] | None = Field(
+        description="What sex or age say; impossible ones are shown only if nothing else was found."
+    )
     department: str | None = None
     symptoms: list[str]
-    evidence: list[dict[str, Any]]
+    evidence: list[EvidencePiece]
     text: str
 
 
@@ -431,9 +519,13 @@ class KnowledgeBaseAnswer(BaseModel):
     query: str
     model: dict[str, Any]
     audit: dict[str, Any]
-    abstained: bool
-    triage: dict[str, Any]
-    findings: list[dict[str, Any]] = Field(description="Symptoms in the query: affirmed, denied, past, …, and where.")
+    abstained: bool = Field(description="It is better to say nothing: `results` is empty, `abstention` says why.")
+    abstention: AbstentionAnswer
+    triage: TriageAnswer
+    findings: list[Finding] = Field(description="Symptoms in the query: affirmed, denied, past, …, and where.")
+    patient: dict[str, Any] = Field(description="What the query says of who it is: sex, age, pregnancy.")
+    next_question: Question | None
+    reranked: bool
     results: list[Disease]
     recalled: list[Disease] = Field(description="The best of recall alone, for comparison.")
     timings_ms: dict[str, float]
@@ -447,7 +539,11 @@ class AskAnswer(KnowledgeBaseAnswer):
 
 
 class ChatEvent(BaseModel):
-    """One server-sent event; `data` is JSON: parts of `AskAnswer`, `{"text"}` of a token, or a `Refusal`."""
+    """One server-sent event; `data` is JSON: parts of `AskAnswer`, `{"text"}` of a token, or a `Refusal`.
+
+    `triage` comes first, before anything is searched; then, where there are red flags, a `token` that says so;
+    `documents` once; `token`s; `done`.
+    """
 
     event: Literal["triage", "documents", "token", "done", "error"]
     data: str

@@ -76,10 +76,12 @@ class Service:
 
     async def _start(self) -> None:
         try:
+            if self._medical is not None:
+                await self._medical.warm_up()
             await asyncio.to_thread(self.engine.start)
         except Exception as error:
             self.failure = error
-            logger.critical("the model could not be loaded (%s)", type(error).__name__)
+            logger.critical("the service could not be started (%s)", type(error).__name__)
 
     @property
     def knowledge(self) -> dict[str, Any]:
@@ -96,6 +98,16 @@ class Service:
         if self._medical is None:
             raise Problem(501, "no_knowledge_base", "this service has no knowledge base; send documents to rank")
         return self._medical
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads of a pair, as the loaded one says."""
+        return getattr(self.engine.loaded_encoder, "max_length", None) or self.model.max_length
+
+    @property
+    def dtype(self) -> str:
+        """What the loaded model computes in; before it is loaded, what was asked for."""
+        return getattr(self.engine.loaded_encoder, "loaded_dtype", None) or self.model.dtype
 
     def busy(self) -> bool:
         """Return whether there are requests that were let in and are not done."""

@@ -9,20 +9,26 @@ const TEXTS = {
     hint: "不必用医学术语。没有的症状也可以说，比如“没有发烧”。",
     send: "看看可能是什么", sendMore: "补充", again: "重新开始", stop: "停止", examples: "可以这样说", said: "您已经说过",
     found: "可能相关的疾病", order: "排列方式", ranked: "重排之后", recalled: "重排之前",
-    abstained: "没有找到可靠匹配的疾病。请补充具体的症状，或直接咨询医生。",
-    next: "再问一句", ask: (s) => `有没有“${s}”？`, yes: "有", no: "没有",
+    abstained: "没有可靠匹配",
+    reasons: {
+      no_symptoms: "没有从您的话里读到现在的症状。请说说哪里不舒服、多久了；或直接咨询医生。",
+      no_match: "读到了症状，但知识库里没有足够相符的疾病。请再补充一些表现，或直接咨询医生。",
+    },
+    next: "再问一句", more_likely: (yes, no) => [yes && `有，则更像${yes}`, no && `没有，则更像${no}`].filter(Boolean).join("；"), and: "、", yes: "有", no: "没有",
     yesWords: (s) => `有${s}`, noWords: (s) => `没有${s}`,
-    words: "您说的", matched: "相符", denied: "否认", missing: "没提到", says: "依据", saysNot: "否认",
+    words: "您说的", matched: "相符", denied: "否认", contradicting: "与资料不符", missing: "未提到", says: "依据", saysNot: "否认", against: "不符",
+    unlikely: "年龄或性别少见", impossible: "年龄或性别不符",
     answer: "说明", times: "用时",
     notice: "本页由程序根据知识库整理，仅供参考，不是诊断，不能代替医生面诊。症状加重或出现危险信号，请立即就医。",
     searching: "正在查找…", done: (n) => `找到 ${n} 种可能相关的疾病`, place: (n) => `第 ${n} 位`,
     before: (n) => `重排前第 ${n} 位`, after: (n) => `重排后第 ${n} 位`, out: "重排后不在前五", same: "位置不变",
     changed: (n, a, b) => a === b ? `重排改变了前五中的 ${n} 位；第一位不变。` : `重排改变了前五中的 ${n} 位；第一位由“${a}”变为“${b}”。`,
     unchanged: "重排没有改变前五的次序。", onlyRecalled: "这是只按文字和向量召回的次序，交叉编码器还没有读过。",
-    confidence: "相关度", uncalibrated: "未校准", calibrated: "置信度", department: "科室",
+    confidence: "相关度", uncalibrated: "未校准", uncalibratedHelp: "重排模型的原始分数，只能比较先后，不是患病的可能性", calibrated: "置信度", calibratedHelp: "按有答案的提问校准过：同样数值的结果里，大约有这么多是对的", department: "科室",
     urgency: { emergency: "通常需急诊", urgent: "通常当天就诊", routine: "通常择期就诊", self_care: "多可自行好转" },
     levels: { emergency: "请立即急诊", urgent: "请今天就医", routine: "建议近日就诊", self_care: "可先观察" },
-    because: (t) => ["您说的", `：${t}`], usual: "按排在第一位的疾病通常的紧急程度。症状加重或出现危险信号时不要等待。", call: "拨打 120", more_about: "详细资料", symptoms: "典型表现", flags: "出现这些情况请立即就医",
+    because: (t) => ["您说的", `：${t}`], usual: "按排在第一位的疾病通常的紧急程度。症状加重或出现危险信号时不要等待。", call: "拨打 120", more_about: "详细资料",
+    points: (total, model, added) => `排序得分 ${total} = 重排模型 ${model} ${added < 0 ? "−" : "+"} 症状对照 ${Math.abs(added).toFixed(1)}`, symptoms: "典型表现", flags: "出现这些情况请立即就医",
     sources: "资料来源", differentials: "容易混淆", also: (n) => `还有 ${n} 项`,
     stages: { recall: "召回", queue: "排队", rerank: "重排", evidence: "依据", answer: "说明" }, total: "合计",
     audit: (a) => `记录号 ${a.id} · 模型 ${a.model} ${a.revision} · 知识库 ${a.knowledge_base.records ?? "?"} 种疾病`,
@@ -45,20 +51,26 @@ const TEXTS = {
     hint: "No medical terms needed. Say what you do not have, too: “no fever”.",
     send: "See what it may be", sendMore: "Add", again: "Start over", stop: "Stop", examples: "For example", said: "You said",
     found: "Possibly related conditions", order: "Order", ranked: "Reranked", recalled: "Before reranking",
-    abstained: "Nothing in the knowledge base matches reliably. Please describe the symptoms more closely, or ask a doctor.",
-    next: "One more question", ask: (s) => `Do you have “${s}”?`, yes: "Yes", no: "No",
+    abstained: "No reliable match",
+    reasons: {
+      no_symptoms: "Your words do not tell of a symptom that you have now. Please say what is wrong and since when, or ask a doctor.",
+      no_match: "There are symptoms, but nothing in the knowledge base fits them well enough. Please add what else you notice, or ask a doctor.",
+    },
+    next: "One more question", more_likely: (yes, no) => [yes && `Yes points to ${yes}`, no && `no points to ${no}`].filter(Boolean).join("; "), and: ", ", yes: "Yes", no: "No",
     yesWords: (s) => `I have ${s}`, noWords: (s) => `no ${s}`,
-    words: "Your words", matched: "fits", denied: "denied", missing: "Not said", says: "Fits", saysNot: "Denied",
+    words: "Your words", matched: "fits", denied: "denied", contradicting: "speaks against it", missing: "Not said", says: "Fits", saysNot: "Denied", against: "Against",
+    unlikely: "unusual at this age or sex", impossible: "does not go with this age or sex",
     answer: "In words", times: "Time taken",
     notice: "Put together by a program from a knowledge base. For information only: it is no diagnosis and does not replace a doctor. If symptoms get worse or danger signs appear, seek care at once.",
     searching: "Searching…", done: (n) => `${n} possibly related conditions found`, place: (n) => `Rank ${n}`,
     before: (n) => `was no. ${n}`, after: (n) => `no. ${n} after reranking`, out: "not in the top five after reranking", same: "same place",
     changed: (n, a, b) => a === b ? `Reranking changed ${n} of the top five places; the first stayed.` : `Reranking changed ${n} of the top five places; first was “${a}”, now “${b}”.`,
     unchanged: "Reranking changed nothing in the top five.", onlyRecalled: "This is the order of word and vector search alone, before the cross-encoder has read anything.",
-    confidence: "Relevance", uncalibrated: "uncalibrated", calibrated: "Confidence", department: "Department",
+    confidence: "Relevance", uncalibrated: "uncalibrated", uncalibratedHelp: "The reranker's own score: it compares conditions and is no chance of having one", calibrated: "Confidence", calibratedHelp: "Calibrated on questions with known answers: of results with this figure about so many are right", department: "Department",
     urgency: { emergency: "usually an emergency", urgent: "usually seen today", routine: "usually by appointment", self_care: "usually passes by itself" },
     levels: { emergency: "Emergency: go now", urgent: "See a doctor today", routine: "See a doctor in the coming days", self_care: "You may watch it first" },
-    because: (t) => ["You said ", `: ${t}`], usual: "Going by how soon the first condition is usually seen. Do not wait if it gets worse or danger signs appear.", call: "Call 120", more_about: "More", symptoms: "Typical", flags: "Go at once in case of",
+    because: (t) => ["You said ", `: ${t}`], usual: "Going by how soon the first condition is usually seen. Do not wait if it gets worse or danger signs appear.", call: "Call 120", more_about: "More",
+    points: (total, model, added) => `Ordered by ${total} = the reranker's ${model} ${added < 0 ? "−" : "+"} ${Math.abs(added).toFixed(1)} for symptoms that fit or do not`, symptoms: "Typical", flags: "Go at once in case of",
     sources: "Sources", differentials: "Easily confused with", also: (n) => `${n} more`,
     stages: { recall: "recall", queue: "queue", rerank: "rerank", evidence: "evidence", answer: "words" }, total: "total",
     audit: (a) => `Record ${a.id} · model ${a.model} ${a.revision} · knowledge base of ${a.knowledge_base.records ?? "?"} conditions`,
@@ -169,7 +181,7 @@ async function run(body, words) {
     }
     if (!finished) showProblem(t().problems.cut);
     state.history.push({ role: "user", content: words }, { role: "assistant", content: state.answer });
-    if (state.report?.results) $("#status").textContent = state.report.results.length ? t().done(state.report.results.length) : t().abstained;
+    if (state.report?.results) $("#status").textContent = state.report.results.length ? t().done(state.report.results.length) : `${t().abstained}。${whyNothing(state.report)}`;
   } catch (error) {
     if (error.name !== "AbortError") { forget(words); showProblem(t().problems.offline, null, () => run(body, words)); }
     else if (state.report?.results) state.history.push({ role: "user", content: words }, { role: "assistant", content: state.answer });
@@ -260,6 +272,7 @@ function showSearching() {
   $("#results").hidden = false;
   $("#difference").textContent = t().searching;
   $("#order").hidden = true;
+  $("#difference").hidden = false;
   $("#answer-box").setAttribute("aria-busy", "true");
   $("#answer").replaceChildren();
   $("#words").textContent = state.said.join("\n");
@@ -298,7 +311,10 @@ function showReport() {
   const fits = report.results.flatMap((card) => card.evidence.filter((piece) => piece.field === "query" && piece.status === "matched"));
   const denied = report.findings.filter((finding) => finding.status === "absent").map((finding) => ({ ...finding, status: "denied" }));
   $("#words").replaceChildren(...marked(report.query, [...denied, ...fits]));
+  $(".legend").hidden = !$("#words mark");
+  $("#difference").hidden = report.abstained;
   $("#abstained").hidden = !report.abstained;
+  if (report.abstained) $("#abstained").replaceChildren(el("h3", {}, t().abstained), el("p", {}, whyNothing(report)));
   $("#order").hidden = report.abstained || !report.reranked;
   showCards();
   showNext();
@@ -307,6 +323,8 @@ function showReport() {
   $("#model").textContent = notes.filter(Boolean).join(" ");
   showTimes();
 }
+
+const whyNothing = (report) => t().reasons[report.abstention?.reason] ?? t().reasons.no_match;
 
 function showCards() {
   const { report } = state;
@@ -343,7 +361,8 @@ function cardOf(card, place) {
       el("h3", {}, card.name, card.name !== card.disease ? el("small", { lang: "zh" }, card.disease) : null, moveOf(card)),
       el("div", { class: "tags" },
         card.department ? el("span", {}, `${t().department} `, el("b", {}, state.lang === "en" ? DEPARTMENTS[card.department] ?? card.department : card.department)) : null,
-        card.urgency in t().urgency ? el("span", { class: card.urgency === "emergency" ? "hot" : null }, t().urgency[card.urgency]) : null),
+        card.urgency in t().urgency ? el("span", { class: card.urgency === "emergency" ? "hot" : null }, t().urgency[card.urgency]) : null,
+        card.patient_mismatch ? el("span", { class: "against" }, t()[card.patient_mismatch]) : null),
       card.confidence === null ? null : confidenceOf(card),
       evidenceOf(card),
       detailsOf(card)),
@@ -366,7 +385,9 @@ function confidenceOf(card) {
   const fill = el("i", {});
   fill.style.width = `${percent}%`;
   const bar = el("div", { role: "meter", "aria-label": name, "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(percent) }, fill);
-  return el("div", { class: "confidence" }, el("span", {}, name), bar, el("span", {}, el("b", {}, `${percent}%`), card.confidence_calibrated ? null : ` ${t().uncalibrated}`));
+  const help = card.confidence_calibrated ? t().calibratedHelp : t().uncalibratedHelp;
+  return el("div", { class: card.confidence_calibrated ? "confidence" : "confidence raw", title: help }, el("span", {}, name), bar,
+    el("span", {}, el("b", {}, card.confidence_calibrated ? `${percent}%` : card.confidence.toFixed(2)), card.confidence_calibrated ? null : ` ${t().uncalibrated}`));
 }
 
 function evidenceOf(card) {
@@ -378,6 +399,7 @@ function evidenceOf(card) {
   return el("div", { class: "evidence" },
     row(t().says, said("matched").map((text) => el("span", { class: "matched" }, text))),
     row(t().saysNot, said("denied").map((text) => el("s", { class: "denied" }, text))),
+    row(t().against, said("contradicting").map((text) => el("span", { class: "contradicting" }, text))),
     row(t().missing, shown));
 }
 
@@ -386,36 +408,28 @@ function detailsOf(card) {
   const list = (title, items, show = (item) => item) => items?.length ? [el("h4", {}, title), el("ul", {}, ...items.map((item) => el("li", {}, show(item))))] : [];
   return el("details", {}, el("summary", {}, t().more_about),
     el("p", { lang: "zh" }, ...marked(card.text, spans)),
-    ...list(t().flags, card.red_flags), ...list(t().differentials, card.differentials), ...list(t().sources, card.sources));
+    ...list(t().flags, card.red_flags), ...list(t().differentials, card.differentials), ...list(t().sources, card.sources),
+    pointsOf(card));
 }
 
-/** The symptom nobody has spoken of that best tells the first diseases apart. */
-function nextQuestion(cards) {
-  const missing = new Map();
-  for (const card of cards.slice(0, 3)) {
-    for (const piece of card.evidence) if (piece.status === "missing") missing.set(piece.term, label(card, piece.term));
-  }
-  const spoken = new Set(cards.flatMap((card) => card.evidence.filter((piece) => piece.status !== "missing").map((piece) => piece.term)));
-  let best = null;
-  for (const [term, name] of missing) {
-    if (spoken.has(term)) continue;
-    const having = cards.filter((card) => card.symptoms.includes(term));
-    const even = 1 - Math.abs(2 * having.length / cards.length - 1);
-    const splitsTop = having.includes(cards[0]) !== having.includes(cards[1]);
-    const worth = even + (splitsTop ? 1 : 0) + (having.includes(cards[0]) ? 0.1 : 0);
-    if (!best || worth > best.worth) best = { worth, name };
-  }
-  return best?.name ?? null;
+/** Why a card may stand above another of a higher score: what the patient affirms and denies counts beside the model. */
+function pointsOf(card) {
+  const { relevance_logit: model, rerank_adjustment: added } = card;
+  if (typeof model !== "number" || typeof added !== "number") return null;
+  return el("p", { class: "points" }, t().points((model + added).toFixed(1), model.toFixed(1), added));
 }
 
 function showNext() {
-  const cards = state.report.results;
-  const symptom = cards.length > 1 ? nextQuestion(cards) : null;
-  $("#next").hidden = !symptom || state.report.triage.level === "emergency"; // no time for questions then
-  if (!symptom) return;
-  $("#next p").textContent = t().ask(symptom);
+  const { report } = state;
+  const question = report.next_question;
+  $("#next").hidden = !question || report.triage.level === "emergency"; // no time for questions then
+  if (!question) return;
+  const names = (diseases) => diseases.slice(0, 2).map((disease) => report.results.find((card) => card.disease === disease)?.name ?? disease).join(t().and);
   const button = (text, words) => el("button", { type: "button", onclick: () => ask(words) }, text);
-  $("#next .choices").replaceChildren(button(t().yes, t().yesWords(symptom)), button(t().no, t().noWords(symptom)));
+  const label = question.label ?? question.term;
+  $("#next p").textContent = question.text;
+  $("#next .choices").replaceChildren(button(t().yes, t().yesWords(label)), button(t().no, t().noWords(label)));
+  $("#next small").textContent = t().more_likely(names(question.yes), names(question.no));
 }
 
 function showAnswer() {
