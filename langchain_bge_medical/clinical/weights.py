@@ -47,9 +47,9 @@ class AbstentionWeights(NamedTuple):
     """If it asks for something that is no complaint: a booking, a price, a recipe, a definition."""
 
 
-BLEND = BlendWeights(affirmed=2.5, denied=1.0, recall=4.0, impossible=20.0, unlikely=2.0)
+BLEND = BlendWeights(affirmed=2.5, denied=1.5, recall=4.0, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
-    bias=-3.59, findings=3.02, loose=2.92, said=0.26, best=1.36, covered=0.96, body=3.0, course=2.47, flagged=2.53,
-    other_subject=-9.0, other_wish=-1.89,
+    bias=-4.64, findings=2.48, loose=2.16, said=0.82, best=2.79, covered=0.78, body=2.45, course=2.51, flagged=2.09,
+    other_subject=-9.0, other_wish=-1.71,
 )  # fmt: skip
-ABSTENTION_THRESHOLD = 0.7
+ABSTENTION_THRESHOLD = 0.672
