@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 PORT = 8_137
 URL = f"http://127.0.0.1:{PORT}"
-DESKTOP = "半边头一跳一跳地疼，怕光，恶心想吐，没有发烧"
+DESKTOP = "尿频尿急，小便时刺痛，没有发烧，也没有腰痛"
 PHONE = "胸痛，出冷汗，左胳膊发麻"
 
 
