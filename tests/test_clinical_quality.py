@@ -1,0 +1,91 @@
+"""How good the clinical rules are on sentences of another hand, half of which nobody looked at while writing the rules.
+
+`python -m tests.test_clinical_quality` prints the figures that the README shows; the tests hold their floors.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_bge_medical.clinical.lexicon import default_lexicon
+from langchain_bge_medical.clinical.polarity import findings
+from langchain_bge_medical.clinical.triage import default_red_flags
+
+DATA = Path(__file__).parent / "data"
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    """The records of a file in tests/data."""
+    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def mention_f1(name: str, *, with_term: bool = False) -> float:
+    """F1 of mentions: one is found if a finding of the same status (and term) overlaps it, each counted once."""
+    lexicon = default_lexicon()
+    right = wanted = found = 0
+    for line in lines(name):
+        said = findings(line["query"], lexicon)
+        wanted += len(line["mentions"])
+        found += len(said)
+        left = list(said)
+        for mention in line["mentions"]:
+            for finding in left:
+                overlap = finding.start < mention["end"] and mention["start"] < finding.end
+                same = finding.status == mention["status"] and (not with_term or finding.term == mention["term"])
+                if overlap and same:
+                    left.remove(finding)
+                    right += 1
+                    break
+    return 2 * right / (wanted + found)
+
+
+def triage_figures(name: str) -> tuple[float, float]:
+    """The share of emergencies that are called one, and of the others that are."""
+    flags = default_red_flags()
+    called = [(line["triage"] == "emergency", flags.triage(line["query"]).level == "emergency") for line in lines(name)]
+    emergencies = [said for truly, said in called if truly]
+    others = [said for truly, said in called if not truly]
+    return sum(emergencies) / len(emergencies), sum(others) / len(others)
+
+
+@pytest.mark.parametrize(("name", "least"), [("clinical_polarity_dev", 0.95), ("clinical_polarity_heldout", 0.82)])
+def test_mentions_and_their_polarity_are_found(name: str, least: float) -> None:
+    assert mention_f1(name) >= least
+
+
+def denied_shown_as_present(name: str) -> tuple[int, int]:
+    """How many of the denied mentions a finding calls present, and how many there are."""
+    lexicon = default_lexicon()
+    wrong = total = 0
+    for line in lines(name):
+        said = [finding for finding in findings(line["query"], lexicon) if finding.status == "present"]
+        denied = [mention for mention in line["mentions"] if mention["status"] == "absent"]
+        total += len(denied)
+        wrong += sum(any(f.start < mention["end"] and mention["start"] < f.end for f in said) for mention in denied)
+    return wrong, total
+
+
+def test_hardly_anything_denied_is_taken_to_be_there() -> None:
+    wrong, total = denied_shown_as_present("clinical_polarity_heldout")
+    assert wrong / total <= 0.055
+
+
+def test_emergencies_are_recognised_and_everyday_complaints_are_none() -> None:
+    recognised, false_alarms = triage_figures("clinical_triage_heldout")
+    assert recognised >= 0.92
+    assert false_alarms <= 0.05
+
+
+if __name__ == "__main__":
+    for part in ("dev", "heldout"):
+        name = f"clinical_polarity_{part}"
+        strict = mention_f1(name, with_term=True)
+        wrong, denied = denied_shown_as_present(name)
+        print(f"{name}: F1 {mention_f1(name):.3f}, with the right term {strict:.3f}; {wrong} of {denied} denied")  # noqa: T201
+    for name in ("clinical_triage_dev", "clinical_triage_heldout", "heldout_triage"):
+        recognised, false_alarms = triage_figures(name)
+        print(f"{name}: {recognised:.3f} of emergencies, {false_alarms:.3f} of others")  # noqa: T201
