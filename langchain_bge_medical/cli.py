@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 import typer
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 T = TypeVar("T")
+Kind = Literal["reranker", "embeddings"]
 
 
 class Search(str, Enum):
@@ -462,13 +463,16 @@ def evaluate(
     def assessed(query: str) -> Assessment:
         return assess(query, reranked(query)[:5], lexicon=parts.lexicon, red_flags=flags, calibration=parts.calibration)
 
+    kinds: dict[Kind, str] = {"reranker": reranker, "embeddings": embeddings}
     measured = None
     if parts.calibration is not None:
         measured = comparing.calibration_of(judged, lambda query: _first(assessed(query).documents))
     guard = comparing.no_rerank_guard(comparison, first, later)
     report = {
+        "queries": queries.name,
         "n": len(judged),
         "model": parts.model,
+        "revisions": {kind: _identity(name, kind) for kind, name in kinds.items()},
         "stages": comparison.table(),
         "intervals": comparison.intervals(),
         "guard": guard,
@@ -810,10 +814,10 @@ def _calibration(index: Path | None, reranker: str, documents: list[Document]) -
     return None
 
 
-def _identity(reranker: str) -> str:
+def _identity(model: str, kind: Kind = "reranker") -> str:
     from langchain_bge_medical.model_files import resolved_revision
 
-    return resolved_revision(model_folder(reranker, kind="reranker"))
+    return resolved_revision(model_folder(model, kind=kind))
 
 
 def _compressor(

@@ -100,7 +100,7 @@ MAY_IMPORT = {
     # Training stands on top of what it tunes and measures.
     "training.calibration": {"confidence", "evaluation.compare", "evaluation.metrics"},
     "training.examples": {"clinical.lexicon", "clinical.polarity", "knowledge_base", "training.queries"},
-    "training.model_card": set(),
+    "training.model_card": {"model_files", "training.materials"},
 }
 
 

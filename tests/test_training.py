@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,8 @@ from langchain_bge_medical.cross_encoders import BGECrossEncoder
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.embeddings import BGEEmbeddings
 from langchain_bge_medical.knowledge_base import KnowledgeBaseError
-from langchain_bge_medical.model_files import bundled_knowledge_base
+from langchain_bge_medical.model_files import bundled_knowledge_base, resolved_revision
+from langchain_bge_medical.training import model_card
 from langchain_bge_medical.training.bundled import (
     FirstStage,
     GroupLoss,
@@ -242,4 +245,57 @@ def test_both_models_train_end_to_end_and_load_through_the_public_classes(materi
     assert encoder.knows(card)
     assert not encoder.knows("another text")
     assert len(BGEEmbeddings(str(tmp_path / "bundled_embeddings")).embed_query("头痛")) == 32
-    assert json.loads((tmp_path / "bundled_reranker" / "recipe.json").read_text("utf-8"))["group"] == 4
+    recipe_written = json.loads((tmp_path / "bundled_reranker" / "recipe.json").read_text("utf-8"))
+    assert recipe_written["group"] == 4
+    assert recipe_written["data"] == materials.counts()
+    for kind in ("reranker", "embeddings"):
+        card = (tmp_path / f"bundled_{kind}" / "README.md").read_text("utf-8")
+        assert "For demonstration on the bundled knowledge base" in card
+        assert resolved_revision(tmp_path / f"bundled_{kind}") in card
+        assert "Not measured" in card
+        assert ("| `group` | 4 |" in card) == (kind == "reranker")
+
+
+FIGURES: dict[str, Any] = {
+    "queries": "heldout.jsonl",
+    "n": 40,
+    "stages": {
+        stage: {"hit@1": hit, "hit@3": 0.8, "hit@5": 0.9, "mrr@10": 0.75, "recall@50": 1.0}
+        for stage, hit in (("dense", 0.5), ("hybrid", 0.7), ("rerank", 0.6))
+    },
+    "guard": {
+        "first_stage": "hybrid",
+        "stages": {"rerank": {"mean": -0.1, "low": -0.2, "high": -0.05, "units": 40, "verdict": "worse"}},
+    },
+    "tags": {
+        tag: {"n": n, "stages": {"rerank": {"hit@1": hit}, "dense": {"hit@1": hit}}}
+        for tag, n, hit in (("english", 20, 0.25), ("short", 20, 0.95), ("rare", 2, 0.0))
+    },
+    "departments": {},
+    "pairwise": {"n": 10, "rerank": 0.9, "dense": 1.0},
+}
+
+
+def test_a_bundled_models_card_says_what_was_measured_and_what_fails_and_takes_no_other_models_figures(
+    tiny_reranker: Path, tmp_path: Path, materials: Materials
+) -> None:
+    folder, figures = tmp_path / "model", tmp_path / "figures.json"
+    shutil.copytree(tiny_reranker, folder)
+    arguments = ["--model", str(folder), "--figures", str(figures)]
+    figures.write_text(json.dumps({**FIGURES, "revisions": {"reranker": resolved_revision(folder)}}))
+    (folder / "recipe.json").write_text(json.dumps(asdict(Recipe())))
+    with pytest.raises(SystemExit, match=r"no recipe\.json with the data in it"):
+        model_card.main(arguments)
+    materials.save(tmp_path / "m.json.gz")
+    model_card.main([*arguments, "--materials", str(tmp_path / "m.json.gz")])
+    card = (folder / "README.md").read_text("utf-8")
+    assert "| `heldout.jsonl` | 40 | rerank | 0.600 | 0.800 | 0.900 | 0.750 | 1.000 |" in card
+    assert "it alone is WORSE than hybrid recall (MRR@10 -0.100 [-0.200, -0.050])" in card
+    assert "english 0.25 (n = 20), short 0.95 (n = 20)" in card
+    assert "in 10.0% of 10" in card
+    assert "rare" not in card
+    model_card.main([*arguments, "--unseen", str(figures)])
+    assert "**Diseases never seen in training**" in (folder / "README.md").read_text("utf-8")
+    figures.write_text(json.dumps({**FIGURES, "revisions": {"reranker": "sha256:another"}}))
+    with pytest.raises(SystemExit, match="sha256:another"):
+        model_card.main(arguments)

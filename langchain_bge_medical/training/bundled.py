@@ -40,6 +40,7 @@ from transformers import (
 
 from langchain_bge_medical.model_files import RESOURCES
 from langchain_bge_medical.training.materials import Materials
+from langchain_bge_medical.training.model_card import bundled_card
 from langchain_bge_medical.training.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -292,7 +293,7 @@ def train_embeddings(materials: Materials, recipe: Recipe, out: Path, device: st
     collator = _PlaceCollator(model.preprocess)
     dataset = Dataset.from_list(rows)
     SentenceTransformerTrainer(model, arguments, train_dataset=dataset, loss=loss, data_collator=collator).train()
-    model.half().save(str(out))
+    model.half().save(str(out), create_model_card=False)
     shutil.rmtree(base)
 
 
@@ -343,7 +344,7 @@ def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTra
         unseen = {materials.diseases.index(name) for name in materials.unseen}
         for name, among in (("all", lambda i: True), ("unseen diseases", lambda i: i in unseen)):
             logger.info("watched, %s: first stage %s, reranked %s", name, first_stage.hits(among), hit_at_1(among))
-    model.half().save(str(out))
+    model.half().save(str(out), create_model_card=False)
     shutil.rmtree(base)
     digests = (hashlib.blake2b(cards[0].encode(), digest_size=8).hexdigest() for cards in materials.documents)
     (out / "known_documents.txt").write_text("\n".join(digests) + "\n", "utf-8")
@@ -531,8 +532,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.only != "embeddings":
         embeddings = SentenceTransformer(str(folder), device=options.device, model_kwargs={"dtype": torch.float32})
         train_reranker(materials, recipe, embeddings, options.out / "bundled_reranker")
-    for folder in options.out.glob("bundled_*/"):
-        (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", "utf-8")
+    made = (options.only,) if options.only else ("embeddings", "reranker")
+    for folder in (options.out / f"bundled_{kind}" for kind in made):
+        described = {**asdict(recipe), "data": materials.counts()}
+        (folder / "recipe.json").write_text(json.dumps(described, indent=1) + "\n", "utf-8")
+        (folder / "README.md").write_text(bundled_card(folder), "utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.knowledge_base import DiseaseRecord
@@ -25,6 +25,7 @@ from langchain_bge_medical.training.queries import Complaint, QueryWriter, leave
 logger = logging.getLogger(__name__)
 
 CORPUS = Path(__file__).parent / "corpus"
+KINDS = ("written", "rough", "synthetic", "english", "off_topic")
 _SEED = 20261126
 _CANDIDATES = 50  # of the lexical stage, by query
 
@@ -36,7 +37,7 @@ class Query(NamedTuple):
     disease: int
     """Place in `Materials.diseases`, or -1: off topic, no document is right."""
     kind: str
-    """`written`, `rough` (a written one, typed badly), `synthetic`, `english` (synthetic too) or `off_topic`."""
+    """One of `KINDS`: `rough` is a written one, typed badly; `english` is synthetic too."""
     lexical: list[int]
     """The best diseases by BM25, best first."""
 
@@ -95,6 +96,18 @@ class Materials:
             raw = json.load(stream)
         rows = {"queries": Query, "groups": Group, "terms": Term, "watched": WatchedQuery}
         return cls(**{**raw, **{name: [row(*values) for values in raw[name]] for name, row in rows.items()}})
+
+    def counts(self) -> dict[str, Any]:
+        """Return how much there is of what, and the seed."""
+        kinds = [query.kind for query in self.queries]
+        return {
+            "seed": self.seed,
+            "diseases": len(self.diseases),
+            "unseen": len(self.unseen),
+            "queries": {kind: kinds.count(kind) for kind in KINDS},
+            "terms": len(self.terms),
+            "groups": len(self.groups),
+        }
 
     def texts(self) -> Iterator[str]:
         """Yield all there is to build a vocabulary from."""
@@ -292,8 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         amounts=Amounts(**options.amounts),
     )
     materials.save(options.out)
-    kinds = [query.kind for query in materials.queries]
-    logger.info("%s", {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)})
+    logger.info("%s", materials.counts())
 
 
 if __name__ == "__main__":
