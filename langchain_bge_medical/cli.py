@@ -201,9 +201,10 @@ def ask(
     """Answer one description of symptoms. 回答一次提问。."""
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
+    chat_model = _chat_model(llm, llm_base_url)
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
-    chain = _chain(parts, llm, llm_base_url, lang)
+    chain = _chain(parts, chat_model, lang)
     watch = _stopwatch()
     started = time.perf_counter()
     answer = chain.invoke(query, config={"callbacks": [watch]})
@@ -246,8 +247,9 @@ def chat(
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
+    chat_model = _chat_model(llm, llm_base_url)
     parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
-    chain = _chain(parts, llm, llm_base_url, lang)
+    chain = _chain(parts, chat_model, lang)
     session = ChatSession(chain)
     _show_model(parts.model, lang)
     out.print(str(texts["chat"]))
@@ -614,7 +616,8 @@ def calibrate(
                 f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
             )
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
+    # What stands beside the index is about to be replaced, so nothing is said of it.
+    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype, calibrated=False)
     names = NameIndex(document.metadata for document in parts.documents)
     calibration = fit(
         observe(
@@ -766,6 +769,8 @@ def _assemble(
     device: str | None,
     dtype: str,
     engine: ScoringEngine | None = None,
+    *,
+    calibrated: bool = True,
 ) -> Parts:
     """Put the two stages together; progress is shown for what may take more than two seconds."""
     from langchain_bge_medical.clinical.coverage import AffirmedWords
@@ -789,7 +794,7 @@ def _assemble(
         base_retriever=recall, compressor=compressor, fetch_k=fetch_k, k=top_n or fetch_k, query_to_text=affirmed
     )
     names = {"reranker": reranker, "embeddings": embeddings, "bundled": BUNDLED in (reranker, embeddings)}
-    calibration = _calibration(index, reranker, documents)
+    calibration = _calibration(index, reranker, documents) if calibrated else None
     return Parts(documents, store, recall, compressor, retriever, lexicon, names, calibration)
 
 
@@ -838,13 +843,13 @@ def _compressor(
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
 
 
-def _chain(parts: Parts, llm: str | None, base_url: str | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
+def _chain(parts: Parts, llm: BaseChatModel | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
     from langchain_bge_medical.answer_guard import names_of
     from langchain_bge_medical.chains import build_answer_chain
 
     return build_answer_chain(
         parts.retriever,
-        _chat_model(llm, base_url),
+        llm,
         lang=lang.value,
         lexicon=parts.lexicon,
         calibration=parts.calibration,

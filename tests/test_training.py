@@ -122,7 +122,8 @@ QUERIES, DOCUMENTS = (
 def test_the_store_makes_of_pairs_and_texts_what_the_tokenizer_makes_of_them(tokenizer) -> None:  # type: ignore[no-untyped-def]
     store = TokenStore(tokenizer, [*QUERIES, *DOCUMENTS], torch.device("cpu"))
     pairs = [(query, document) for query in range(3) for document in range(3, 7)]
-    made = store.pairs(*torch.tensor(pairs).T, max_length=32)
+    queries, documents = torch.tensor(pairs).T
+    made = store.pairs(queries, documents, max_length=32)
     texts = [*QUERIES, *DOCUMENTS]
     wanted = tokenizer(
         [texts[query] for query, _ in pairs], [texts[document] for _, document in pairs],
