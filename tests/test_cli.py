@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from langchain_core.documents import Document
 from transformers import XLMRobertaForSequenceClassification
 
-from langchain_bge_medical.model_files import bundled_knowledge_base
+from langchain_bge_medical.cli import _calibration
+from langchain_bge_medical.confidence import Calibration, digest_of
+from langchain_bge_medical.document_loaders import MedicalKBLoader
+from langchain_bge_medical.model_files import bundled_calibration, bundled_knowledge_base, resolved_revision
 from tests.conftest import RECORDS, make_tokenizer, tiny_config
 
 MASTOID = "孩子发烧三天了,耳朵后面有点红肿,摸起来疼。"
@@ -143,12 +147,10 @@ def test_evaluate_prints_every_stage_beside_another_reranker_and_what_the_knowle
     assert page.read_text("utf-8").startswith("<!doctype html>")
 
 
-def test_a_calibration_beside_the_index_is_used_until_the_knowledge_base_changes(
-    small_kb: Path, tmp_path: Path
-) -> None:
+def test_a_calibration_is_saved_beside_the_index_and_used_from_there(small_kb: Path, tmp_path: Path) -> None:
     # Like the queries that it is fitted on; of others it may be unsure, and say nothing.
     asked = "腹泻，呕吐，腹痛，发热怎么办"
-    index, queries, changed = tmp_path / "index", tmp_path / "queries.jsonl", tmp_path / "kb.jsonl"
+    index, queries = tmp_path / "index", tmp_path / "queries.jsonl"
     lines = [
         {"query": f"{record['symptoms'].replace('、', joint)}{end}", "relevant": [record["disease"]]}
         for record in RECORDS
@@ -166,10 +168,32 @@ def test_a_calibration_beside_the_index_is_used_until_the_knowledge_base_changes
     report = json.loads(run("ask", asked, "--index", str(index), "--json").stdout)
     assert [result["confidence_calibrated"] for result in report["results"]] == [True] * len(report["results"])
     assert report["results"][0]["confidence"] > max(result["confidence"] for result in report["results"][1:])
-    changed.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS[:-1]), "utf-8")
-    done = run("ask", asked, "--kb", str(changed), "--index", str(index), "--json")
-    assert "the knowledge base has changed" in done.stderr
-    assert not any(result["confidence_calibrated"] for result in json.loads(done.stdout)["results"])
+
+
+def test_the_bundled_calibration_is_of_the_bundled_reranker_and_is_used_for_the_bundled_knowledge_base_alone(
+    tiny_reranker: Path,
+) -> None:
+    documents = MedicalKBLoader(bundled_knowledge_base()).load()
+    assert _calibration(None, "bundled", documents) == Calibration.load(bundled_calibration())
+    assert _calibration(None, "bundled", documents[1:]) is None
+    assert _calibration(None, str(tiny_reranker), documents) is None
+
+
+def test_a_calibration_of_another_model_or_knowledge_base_is_not_used_and_one_line_says_why(
+    tiny_reranker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = [Document(page_content=text) for text in "abc"]
+    fitted = {"reranker": resolved_revision(tiny_reranker), "knowledge_base": digest_of(documents)}
+    file = tmp_path / "calibration.json"
+    calibration = Calibration.load(bundled_calibration()).model_copy(update=fitted)
+    calibration.save(file)
+    assert _calibration(tmp_path, str(tiny_reranker), documents) == calibration
+    assert capsys.readouterr().err == ""
+    assert _calibration(tmp_path, str(tiny_reranker), documents[1:]) is None
+    why = "the knowledge base has changed since it was fitted"
+    assert capsys.readouterr().err == f"warning: {file} is not used: {why}; run calibrate again\n"
+    assert _calibration(tmp_path, "bundled", documents) is None
+    assert "it was fitted for the reranker" in capsys.readouterr().err
 
 
 def test_index_check_lists_every_problem_and_fails_only_on_errors(tmp_path: Path) -> None:
