@@ -87,17 +87,24 @@ class BGEEmbeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of length 1 of a query, with the instruction before it."""
-        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self.embed_queries([text])[0]
+
+    def embed_queries(self, texts: list[str]) -> list[list[float]]:
+        """Return the vectors of many queries, in order; `embed_query` remembers the last 1,024 of them."""
+        keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
         with self._lock:
-            if key in self._queries:
+            found = {key: self._queries[key] for key in keys if key in self._queries}
+            for key in found:
                 self._queries.move_to_end(key)
-                return list(self._queries[key])
-        vector = self.embed_documents([self.query_instruction + text])[0]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        vectors = self.embed_documents([self.query_instruction + text for text in new.values()])
+        made = dict(zip(new, vectors, strict=True))
         with self._lock:
-            self._queries[key] = vector
-            if len(self._queries) > _REMEMBERED_QUERIES:
+            self._queries.update(made)
+            while len(self._queries) > _REMEMBERED_QUERIES:
                 self._queries.popitem(last=False)
-        return list(vector)
+        found |= made
+        return [list(found[key]) for key in keys]
 
     def _load(self) -> None:
         if self._model is not None:

@@ -21,9 +21,11 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from langchain_bge_medical.clinical.coverage import AffirmedWords
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.cross_encoders import BGECrossEncoder
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.embeddings import BGEEmbeddings
 from langchain_bge_medical.evaluation.compare import Comparison, JudgedQuery, LabelledQuery, NameIndex, compare
 from langchain_bge_medical.evaluation.metrics import reciprocal_rank_at
 from langchain_bge_medical.evaluation.stages import Find, by_logit, names_of, recalled, reranked
@@ -54,6 +56,7 @@ TRAINED_QUERIES = "trained_queries.txt"
 
 _FETCH_K = 50
 _READ = 512  # tokens, as in a compressor by default
+_AT_ONCE = 256  # queries that are embedded together
 _WATCHED_K = 20  # candidates of each query that progress is watched on
 _WATCHED = 80  # such queries
 _WATCHED_METRIC = "watched_mrr@10"
@@ -164,7 +167,8 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
         fetch_k=_FETCH_K,
         document_to_text=searchable_text(trained_wordings),
     )
-    candidates = recalled(retriever, _FETCH_K)
+    affirmed = AffirmedWords(materials.lexicon)
+    candidates = recalled(retriever, _FETCH_K, affirmed)
     asked, own_of = _own_queries(materials, split)
     tests = _tests(materials, split, own_of, measured_wordings, settings, rng)
 
@@ -178,8 +182,8 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
         kept_out=split.dev | split.test,
         amounts=Amounts(),
     )
-    examples = _examples(maker, asked, materials.kept_out, progress)
     watched = _watched(materials, split, own_of, measured_wordings, candidates, settings.eval_queries, rng)
+    examples = _examples(maker, asked, materials, affirmed, work, progress)
     outcome = _train(folder, examples, watched, work, settings, progress)
     _save(folder, outcome, out, settings)
     own_words = [*(query.query for query in asked), *(query.text for query in own_of["dev"])]
@@ -190,6 +194,7 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
         "base": base,
         "base_revision": resolved_revision(folder),
         "diseases": {"all": len(materials.records), **{name: len(part) for name, part in split._asdict().items()}},
+        "held_out": {"dev": sorted(split.dev), "test": sorted(split.test)},
         "queries": {"own": len(materials.queries), "examples": len(examples)},
         "settings": asdict(settings),
         "training": outcome.figures,
@@ -299,13 +304,40 @@ def _tests(
 
 
 def _examples(
-    maker: ExampleMaker, asked: Sequence[Asked], kept_out: Sequence[str], progress: Progress[Any]
+    maker: ExampleMaker,
+    asked: Sequence[Asked],
+    materials: Materials,
+    affirmed: AffirmedWords,
+    work: Path,
+    progress: Progress[Any],
 ) -> list[Example]:
-    """Return all examples; queries that are close to what must be kept out are left out."""
-    own = {complaint.query for complaint in leave_out((Complaint("", query.query) for query in asked), kept_out)}
+    """Return all examples, kept for a resumed run; queries close to what must be kept out are left out."""
+    file = work / "examples.json"
+    if file.is_file():
+        return [Example(*kept) for kept in json.loads(file.read_text("utf-8"))]
+    complaints = (Complaint("", query.query) for query in asked)
+    own = {complaint.query for complaint in leave_out(complaints, materials.kept_out)}
     queries = [*maker.synthetic(), *(query for query in asked if query.query in own)]
-    made = [maker.example(query) for query in progress(queries, "mining")]
-    return [*(example for example in made if example is not None), *maker.minimal_pairs()]
+    found = [maker.example(query) for query in progress(_embedded(queries, materials.embeddings, affirmed), "mining")]
+    made = [*(example for example in found if example is not None), *maker.minimal_pairs()]
+    _write(file, made)
+    return made
+
+
+def _embedded(queries: Sequence[Asked], embeddings: Embeddings, affirmed: AffirmedWords) -> Iterator[Asked]:
+    """Yield the queries, their vectors made many at once and remembered: one by one takes many times as long."""
+    for start in range(0, len(queries), _AT_ONCE):
+        part = queries[start : start + _AT_ONCE]
+        if isinstance(embeddings, BGEEmbeddings):
+            embeddings.embed_queries([affirmed(query.query) for query in part])
+        yield from part
+
+
+def _write(file: Path, what: Any) -> None:
+    """Write JSON, whole or not at all."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(what, ensure_ascii=False), "utf-8")
+    part.replace(file)
 
 
 def _watched(
@@ -350,9 +382,7 @@ def _base_rankings(
         name: {"recall": [list(recall(query.text)) for query in queries], "base": own[name]}
         for name, queries in tests.items()
     }
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
-    part.replace(file)
+    _write(file, found)
     return found
 
 
@@ -366,7 +396,9 @@ def _rankings(
 ) -> dict[str, list[list[str]]]:
     """Return by part how a model orders the candidates of every query."""
     length = _reading_length(model_folder(model, kind="reranker"))
-    compressor = BGERerankerCompressor(model_name=model, top_n=None, max_length=length, device=settings.device)
+    compressor = BGERerankerCompressor(
+        model_name=model, top_n=None, max_length=length, device=settings.device, query_to_text=AffirmedWords()
+    )
     rank = names_of(by_logit(reranked(candidates, compressor)))
     found = {}
     for name, queries in tests.items():
@@ -738,9 +770,7 @@ def _claim(out: Path, work: Path, fingerprint: str) -> None:
             )
         return
     work.mkdir(parents=True, exist_ok=True)
-    part = work / "run.json.part"
-    part.write_text(json.dumps({"fingerprint": fingerprint}), "utf-8")
-    part.replace(run)
+    _write(run, {"fingerprint": fingerprint})
 
 
 def _fingerprint(folder: Path, materials: Materials, settings: Settings) -> str:
