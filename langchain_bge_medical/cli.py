@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from langchain_bge_medical.confidence import Calibration
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
+    from langchain_bge_medical.remote_cross_encoders import RemoteCrossEncoder
     from langchain_bge_medical.retrievers import BGERerankRetriever
     from langchain_bge_medical.serving.scheduler import ScoringEngine
 
@@ -143,7 +144,13 @@ Index = Annotated[
         show_default=False,
     ),
 ]
-Reranker = Annotated[str, typer.Option(help="Reranker: hub name, folder, or 'bundled'.")]
+Reranker = Annotated[
+    str,
+    typer.Option(
+        help="Reranker: hub name, folder, 'bundled', or http://SERVER of a rerank service (several with commas; "
+        "#MODEL after it names the model). Its key: BGE_MEDICAL_RERANKER_API_KEY."
+    ),
+]
 EmbeddingsName = Annotated[str, typer.Option("--embeddings", help="Embedding model: hub name, folder, or 'bundled'.")]
 SearchMode = Annotated[Search, typer.Option(help="Recall by vectors and words, or by vectors alone.")]
 FetchK = Annotated[int, typer.Option(min=1, help="Candidates that are reranked.")]
@@ -353,7 +360,6 @@ def serve(
     except ImportError:
         raise UserError("serve needs: pip install 'langchain-bge-medical[serve]'") from None
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
-    from langchain_bge_medical.model_files import model_folder, resolved_revision
     from langchain_bge_medical.serving.scheduler import ScoringEngine
 
     for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING"):
@@ -369,9 +375,9 @@ def serve(
         listener = server.listen(host, port)
     except OSError as error:
         raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; take another with --port") from None
-    revision = resolved_revision(model_folder(reranker, kind="reranker"))
+    revision = _identity(reranker)
     engine = ScoringEngine(
-        lambda: BGECrossEncoder(reranker, device=device, dtype=dtype),  # type: ignore[arg-type]  # checked there
+        lambda: _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype),  # type: ignore[arg-type]  # checked there
         max_wait_s=max_wait,
         probe=("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热"),
     )
@@ -605,7 +611,7 @@ def calibrate(
     for file in queries:
         read = read_queries(file)
         labelled += read
-        if trained := trained_on(model_folder(reranker, kind="reranker"), read):
+        if _remote(reranker) is None and (trained := trained_on(model_folder(reranker, kind="reranker"), read)):
             raise UserError(
                 f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
@@ -728,6 +734,7 @@ def main() -> None:
     from langchain_bge_medical.confidence import CalibrationError
     from langchain_bge_medical.evaluation.compare import QueryFileError
     from langchain_bge_medical.model_files import ModelNotFoundError
+    from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
     from langchain_bge_medical.training.finetune import FinetuneError
     from langchain_bge_medical.vectorstores import IndexMismatchError
 
@@ -742,6 +749,7 @@ def main() -> None:
         IndexMismatchError,
         ModelNotFoundError,
         QueryFileError,
+        RemoteRerankerError,
         FileNotFoundError,
     )
     try:
@@ -795,7 +803,7 @@ def _calibration(index: Path | None, reranker: str, documents: list[Document]) -
 
     own = index / CALIBRATION_FILE if index is not None else None
     path = own if own is not None and own.is_file() else bundled_calibration()
-    if path != own and (reranker != BUNDLED or not path.is_file()):
+    if path != own and ((reranker != BUNDLED and _remote(reranker) is None) or not path.is_file()):
         return None
     calibration = Calibration.load(path)
     mismatch = calibration.mismatch(reranker=_identity(reranker), knowledge_base=digest_of(documents))
@@ -810,9 +818,24 @@ def _calibration(index: Path | None, reranker: str, documents: list[Document]) -
     return None
 
 
+def _remote(reranker: str) -> RemoteCrossEncoder | None:
+    """Return the encoder behind an address; `None` if the name is none."""
+    from langchain_bge_medical.remote_cross_encoders import is_remote, remote_reranker
+
+    if not is_remote(reranker):
+        return None
+    try:
+        return remote_reranker(reranker, api_key=os.environ.get("BGE_MEDICAL_RERANKER_API_KEY"))
+    except ValueError as error:
+        raise UserError(f"--reranker: {error}") from None
+
+
 def _identity(reranker: str) -> str:
     from langchain_bge_medical.model_files import resolved_revision
 
+    remote = _remote(reranker)
+    if remote is not None:  # a server that does not say which model it has is known by its address
+        return remote.revision or reranker
     return resolved_revision(model_folder(reranker, kind="reranker"))
 
 
@@ -825,6 +848,9 @@ def _compressor(
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
     settings: dict[str, Any] = {"model_name": reranker, "device": device, "dtype": dtype}
+    remote = _remote(reranker) if engine is None else None
+    if remote is not None:
+        settings = {"cross_encoder": remote}
     if engine is not None:
         settings = {"engine": engine}
     try:

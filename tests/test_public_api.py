@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "packed.attention": set(),
     "packed.encoder": {"packed.weights", "packed.linear", "packed.attention"},
     "cross_encoders": {"model_files", "score_cache", "pair_tokenizer"} | PACKED,
+    "remote_cross_encoders": {"cross_encoders"},
     "embeddings": {"model_files"},
     # A compressor that is given a name makes its own encoder, and the engine that calls of it share.
     "document_compressors": {"score_cache", "cross_encoders", "serving.scheduler"},
