@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,11 +24,12 @@ from langchain_bge_medical.knowledge_base import KnowledgeBaseError
 from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base, model_folder
 
 if TYPE_CHECKING:
-    from langchain_community.vectorstores import FAISS
     from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import Runnable
+    from langchain_core.vectorstores import VectorStore
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.confidence import Calibration
@@ -140,8 +142,15 @@ Index = Annotated[
     Path | None,
     typer.Option(
         "--index",
-        help="Folder of the FAISS index; built there if it is not. Default: in memory.",
+        help="Folder of the index; built there if it is not. Default: in memory.",
         show_default=False,
+    ),
+]
+Store = Annotated[
+    str,
+    typer.Option(
+        help="Vector store: faiss; chroma or milvus, in the folder of --index; milvus:http://HOST:19530 or "
+        "chroma:http://HOST:8000 on a server. A Milvus server's token: MILVUS_TOKEN."
     ),
 ]
 Reranker = Annotated[
@@ -178,7 +187,7 @@ class Parts:
     """What a command works with, put together once."""
 
     documents: list[Document]
-    vectorstore: FAISS
+    vectorstore: VectorStore
     recall: BaseRetriever
     compressor: BGERerankerCompressor
     retriever: BGERerankRetriever
@@ -192,6 +201,7 @@ def ask(
     query: Annotated[str, typer.Argument(help="The patient's words.")],
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -207,7 +217,7 @@ def ask(
     """Answer one description of symptoms. 回答一次提问。."""
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
     chain = _chain(parts, llm, llm_base_url, lang)
     watch = _stopwatch()
@@ -237,6 +247,7 @@ def ask(
 def chat(
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -252,7 +263,7 @@ def chat(
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     chain = _chain(parts, llm, llm_base_url, lang)
     session = ChatSession(chain)
     _show_model(parts.model, lang)
@@ -278,6 +289,7 @@ def chat(
 def index_command(
     index: Annotated[Path | None, typer.Option("--index", help="Folder to write.", show_default=False)] = None,
     kb: KB = None,
+    store: Store = "faiss",
     embeddings: EmbeddingsName = BUNDLED,
     check: Annotated[
         bool, typer.Option("--check", help="Only look for problems in the knowledge base, and write nothing.")
@@ -293,16 +305,16 @@ def index_command(
     if check:
         _check(loader, as_json)
         return
-    if index is None:
+    if index is None and ":" not in store:
         raise UserError("--index FOLDER says where the index goes; --check looks at the knowledge base alone")
     from langchain_bge_medical.embeddings import BGEEmbeddings
-    from langchain_bge_medical.vectorstores import build_index
 
-    store = build_index(_counted(loader.lazy_load(), "embedding"), BGEEmbeddings(embeddings, device=device), index)
+    model = BGEEmbeddings(embeddings, device=device)
+    _, documents = _store(kb or bundled_knowledge_base(), index, store, model)
     if as_json:
-        print(json.dumps({"index": str(index), "records": store.index.ntotal}, ensure_ascii=False))  # noqa: T201
+        print(json.dumps({"index": str(index or store), "records": len(documents)}, ensure_ascii=False))  # noqa: T201
         return
-    out.print(str(_TEXTS[lang.value]["indexed"]).format(count=store.index.ntotal, path=index), soft_wrap=True)
+    out.print(str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store), soft_wrap=True)
 
 
 def _check(loader: MedicalKBLoader, as_json: bool) -> None:
@@ -328,6 +340,7 @@ def _check(loader: MedicalKBLoader, as_json: bool) -> None:
 def serve(
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -381,7 +394,7 @@ def serve(
         max_wait_s=max_wait,
         probe=("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热"),
     )
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype, engine)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype, engine)
     digest = hashlib.sha256("\0".join(document.page_content for document in parts.documents).encode()).hexdigest()
     medical = MedicalSearch(
         parts.recall,
@@ -415,6 +428,7 @@ def evaluate(
     ],
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -443,7 +457,7 @@ def evaluate(
     labelled = comparing.read_queries(queries)
     if page is not None and not page.parent.is_dir():
         raise UserError(f"--html {page}: there is no folder {page.parent}")
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
     candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
     found = {reranker: staging.reranked(candidates, parts.compressor)}
@@ -582,6 +596,7 @@ def calibrate(
     ],
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -616,7 +631,7 @@ def calibrate(
                 f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
             )
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = NameIndex(document.metadata for document in parts.documents)
     calibration = fit(
         observe(
@@ -762,6 +777,7 @@ def main() -> None:
 def _assemble(
     kb: Path | None,
     index: Path | None,
+    store_name: str,
     reranker: str,
     embeddings: str,
     search: Search,
@@ -776,13 +792,11 @@ def _assemble(
     from langchain_bge_medical.clinical.lexicon import default_lexicon
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
-    from langchain_bge_medical.vectorstores import stored_documents
 
     affirmed = AffirmedWords()
     compressor = _compressor(reranker, top_n, device, dtype, engine)
     model = BGEEmbeddings(embeddings, device=device)
-    store = _store(kb, index, model)
-    documents = stored_documents(store)
+    store, documents = _store(kb, index, store_name, model)
     lexicon = default_lexicon()
     recall: BaseRetriever
     if search is Search.hybrid:
@@ -874,14 +888,38 @@ def _chain(parts: Parts, llm: str | None, base_url: str | None, lang: Lang) -> R
     )
 
 
-def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
+def _store(
+    kb: Path | None, index: Path | None, store_name: str, model: Embeddings
+) -> tuple[VectorStore, list[Document]]:
+    """Return the vector store, and the documents in it: the lexical half of recall is made of the same ones."""
     from langchain_bge_medical.document_loaders import MedicalKBLoader
-    from langchain_bge_medical.vectorstores import build_index, load_index
+    from langchain_bge_medical.vectorstores import build_index, load_index, stored_documents
 
-    if index is not None and (index / "manifest.json").exists() and kb is None:
-        return load_index(index, model)
     loader = MedicalKBLoader(kb or bundled_knowledge_base())
-    return build_index(_counted(loader.lazy_load(), "embedding"), model, index)
+    kind, _, address = store_name.partition(":")
+    if kind == "faiss" and not address:
+        if index is not None and (index / "manifest.json").exists() and kb is None:
+            store = load_index(index, model)
+        else:
+            store = build_index(_counted(loader.lazy_load(), "embedding"), model, index)
+        return store, stored_documents(store)
+    if kind not in ("chroma", "milvus") or (address and not address.startswith(("http://", "https://"))):
+        raise UserError(f"--store is faiss, chroma, milvus, chroma:http://… or milvus:http://…, got {store_name!r}")
+    if not address and index is None:
+        raise UserError(f"--store {kind} needs --index FOLDER, or the address of a server: --store {kind}:http://…")
+    from langchain_bge_medical.vector_databases import build_database, open_database
+
+    where: dict[str, Any] = {"database": kind, "token": os.environ.get("MILVUS_TOKEN")}
+    location = address or str(index)
+    try:
+        if kb is None:
+            with contextlib.suppress(FileNotFoundError):
+                opened = open_database(model, location, **where)
+                return opened, opened.documents()
+        built = build_database(_counted(loader.lazy_load(), "embedding"), model, location, **where)
+    except ModuleNotFoundError:
+        raise UserError(f"--store {kind} needs: pip install 'langchain-bge-medical[{kind}]'") from None
+    return built, built.documents()
 
 
 def _first_stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], Sequence[Document]]]:

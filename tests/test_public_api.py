@@ -70,6 +70,7 @@ MAY_IMPORT = {
     # A compressor that is given a name makes its own encoder, and the engine that calls of it share.
     "document_compressors": {"score_cache", "cross_encoders", "serving.scheduler"},
     "vectorstores": set(),
+    "vector_databases": {"vectorstores"},
     "retrievers": {"clinical.lexicon"},
     "answer_guard": {"clinical.lexicon"},
     "chains": {"answer_guard", "confidence", *CLINICAL},
