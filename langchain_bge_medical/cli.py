@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,12 +25,15 @@ from langchain_bge_medical.knowledge_base import KnowledgeBaseError
 from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base, model_folder
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import Runnable
     from langchain_core.vectorstores import VectorStore
+    from ray.serve import Application
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.confidence import Calibration
@@ -363,62 +367,198 @@ def serve(
         float, typer.Option(min=0, max=1, help="Share of requests whose text is logged. PATIENTS' WORDS IN THE LOG.")
     ] = 0.0,
     otel: Annotated[bool, typer.Option("--otel", help="Traces by OTLP, as the OTEL_… variables say.")] = False,
+    on_ray: Annotated[bool, typer.Option("--ray", help="On Ray Serve, in replicas; on a cluster of its own.")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --ray: a cluster there is, e.g. auto; the service stays there.", show_default=False),
+    ] = None,
+    replicas: Annotated[str, typer.Option(help="With --ray: how many, or from-to, e.g. 1-8.")] = "1",
+    replica_cpus: Annotated[int, typer.Option(min=1, help="With --ray: cores of each replica.")] = 1,
+    replica_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs of each replica.")] = 0,
 ) -> None:
     """Start the REST service and the page. API keys: BGE_MEDICAL_API_KEYS=key1,key2. 启动服务。."""
     try:
         from langchain_bge_medical.serving import server
-        from langchain_bge_medical.serving.app import Model, create_app
-        from langchain_bge_medical.serving.medical import MedicalSearch
-        from langchain_bge_medical.serving.telemetry import otlp_tracer
     except ImportError:
         raise UserError("serve needs: pip install 'langchain-bge-medical[serve]'") from None
-    from langchain_bge_medical.cross_encoders import BGECrossEncoder
-    from langchain_bge_medical.serving.scheduler import ScoringEngine
-
-    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING"):
+    for name in _TRACING:
         if os.environ.pop(name, None):
             err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
-    keys = [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
-    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+    if not _api_keys() and host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]warning:[/yellow] open to the network without a key; set BGE_MEDICAL_API_KEYS")
     if log_text_sample:
         err.print("[bold red]WARNING: patients' words are written to the log (--log-text-sample)[/bold red]")
-    chat_model = _chat_model(llm, llm_base_url)
+    settings = ServiceSettings(
+        kb=kb,
+        index=index,
+        store=store,
+        reranker=reranker,
+        embeddings=embeddings,
+        search=search,
+        fetch_k=fetch_k,
+        device=device,
+        dtype=dtype,
+        llm=llm,
+        llm_base_url=llm_base_url,
+        cors_origin=cors_origin or [],
+        requests_per_second=requests_per_second,
+        max_wait=max_wait,
+        deadline=deadline,
+        log_text_sample=log_text_sample,
+        otel=otel,
+    )
+    _chat_model(llm, llm_base_url)  # a mistake there is told before anything is started
+    if on_ray or address is not None:
+        _serve_on_ray(settings, replicas, replica_cpus, replica_gpus, host, port, address)
+        return
     try:
         listener = server.listen(host, port)
     except OSError as error:
         raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; take another with --port") from None
+    sys.exit(server.serve(build_service(settings, _api_keys()), listener))
+
+
+_TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING")
+# What a sound reranker can score.
+_PROBE = ("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热")
+
+
+class ServiceSettings(BaseModel):
+    """What the service is made of: the options of `serve` that are not about where it listens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kb: Path | None = None
+    index: Path | None = None
+    store: str = "faiss"
+    reranker: str = BUNDLED
+    embeddings: str = BUNDLED
+    search: Search = Search.hybrid
+    fetch_k: int = Field(default=50, ge=1)
+    device: str | None = None
+    dtype: str = "auto"
+    llm: str | None = None
+    llm_base_url: str | None = None
+    cors_origin: list[str] = []
+    requests_per_second: float | None = Field(default=None, gt=0)
+    max_wait: float = Field(default=10.0, gt=0)
+    deadline: float = Field(default=30.0, gt=0)
+    log_text_sample: float = Field(default=0.0, ge=0, le=1)
+    otel: bool = False
+
+
+def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> FastAPI:
+    """Return the service's app; the reranker is loaded when it starts.
+
+    Args:
+        settings: What it is made of.
+        api_keys: Any of them opens; none means open to everybody.
+
+    Returns:
+        The app, as `create_app` returns it.
+
+    Raises:
+        ModelNotFoundError: If a model cannot be had.
+        KnowledgeBaseError: If the knowledge base cannot be read.
+    """
+    from langchain_bge_medical.cross_encoders import BGECrossEncoder
+    from langchain_bge_medical.serving.app import Model, create_app
+    from langchain_bge_medical.serving.medical import MedicalSearch
+    from langchain_bge_medical.serving.scheduler import ScoringEngine
+    from langchain_bge_medical.serving.telemetry import otlp_tracer
+
+    reranker, embeddings, device, dtype = settings.reranker, settings.embeddings, settings.device, settings.dtype
+
+    def load() -> BaseCrossEncoder:
+        return _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype)  # type: ignore[arg-type]  # checked there
+
     revision = _identity(reranker)
-    engine = ScoringEngine(
-        lambda: _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype),  # type: ignore[arg-type]  # checked there
-        max_wait_s=max_wait,
-        probe=("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热"),
+    engine = ScoringEngine(load, max_wait_s=settings.max_wait, probe=_PROBE)
+    parts = _assemble(
+        settings.kb,
+        settings.index,
+        settings.store,
+        reranker,
+        embeddings,
+        settings.search,
+        settings.fetch_k,
+        None,
+        device,
+        dtype,
+        engine,
     )
-    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype, engine)
     digest = hashlib.sha256("\0".join(document.page_content for document in parts.documents).encode()).hexdigest()
     medical = MedicalSearch(
         parts.recall,
         parts.compressor,
         parts.documents,
         knowledge={"records": len(parts.documents), "digest": f"sha256:{digest[:16]}"},
-        llm=chat_model,
-        fetch_k=fetch_k,
+        llm=_chat_model(settings.llm, settings.llm_base_url),
+        fetch_k=settings.fetch_k,
         lexicon=parts.lexicon,
         calibration=parts.calibration,
     )
     model = Model(name=reranker, revision=revision, dtype=dtype, bundled=parts.model["bundled"], embeddings=embeddings)
-    service = create_app(
+    return create_app(
         engine,
         model,
         medical=medical,
-        api_keys=keys,
-        requests_per_second=requests_per_second,
-        cors_origins=cors_origin or [],
-        deadline_s=deadline,
-        text_sample=log_text_sample,
-        tracer=otlp_tracer() if otel else None,
+        api_keys=api_keys,
+        requests_per_second=settings.requests_per_second,
+        cors_origins=settings.cors_origin,
+        deadline_s=settings.deadline,
+        text_sample=settings.log_text_sample,
+        tracer=otlp_tracer() if settings.otel else None,
     )
-    sys.exit(server.serve(service, listener))
+
+
+def ray_application(args: dict[str, Any]) -> Application:
+    """Return the service for `serve deploy` and KubeRay: `import_path: langchain_bge_medical.cli:ray_application`.
+
+    Args:
+        args: Of `ServiceSettings`, by name, and `replicas`: `least`, `most`, `cpus`, `gpus`. API keys are read from
+            BGE_MEDICAL_API_KEYS where a replica runs.
+
+    Returns:
+        The application.
+
+    Raises:
+        ValueError: If an argument is not known or out of its range.
+    """
+    from langchain_bge_medical.distributed.ray_serve import Replicas, application
+
+    given = dict(args)
+    replicas = Replicas(**given.pop("replicas", {}))
+    settings = ServiceSettings(**given)
+    return application(lambda: build_service(settings, _api_keys()), _PROBE, replicas)
+
+
+def _serve_on_ray(
+    settings: ServiceSettings, replicas: str, cpus: int, gpus: float, host: str, port: int, address: str | None
+) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        from langchain_bge_medical.distributed import ray_serve
+    except ImportError:
+        raise UserError("serve --ray needs: pip install 'langchain-bge-medical[ray]'") from None
+    least, _, most = replicas.partition("-")
+    try:
+        wanted = ray_serve.Replicas(int(least), int(most or least), cpus, gpus)
+    except ValueError as error:
+        raise UserError(f"--replicas is a number, or the least and the most, e.g. 1-4: {error}") from None
+    keys = _api_keys()
+    app_ = ray_serve.application(lambda: build_service(settings, keys), _PROBE, wanted)
+    try:
+        url = ray_serve.run(app_, host=host, port=port, address=address)
+    except ConnectionError as error:
+        raise UserError(f"--address {address}: {error}") from None
+    err.print(f"{url} ({wanted.least}-{wanted.most} replicas on Ray)", soft_wrap=True, highlight=False)
+    if address is None:
+        ray_serve.wait_for_signal()
+
+
+def _api_keys() -> list[str]:
+    return [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
 
 
 @app.command()
