@@ -138,7 +138,7 @@ def application(
         **options,
     }
     deployment = serve.deployment(**settings)(serve.ingress()(Reranker))
-    return deployment.bind(build_app, probe, replicas.cpus)  # type: ignore[no-any-return]  # untyped there
+    return deployment.bind(build_app, probe, replicas.cpus)
 
 
 def run(app: Application, *, host: str, port: int, address: str | None = None) -> str:
