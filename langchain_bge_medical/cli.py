@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.confidence import Calibration
+    from langchain_bge_medical.distributed.ray_data import Progress
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
     from langchain_bge_medical.remote_cross_encoders import RemoteCrossEncoder
@@ -557,8 +559,92 @@ def _serve_on_ray(
         ray_serve.wait_for_signal()
 
 
+def _on_ray(address: str | None) -> ModuleType:
+    """Return the offline jobs, with Ray started here or reached at an address."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        from langchain_bge_medical.distributed import ray_data, ray_serve
+    except ImportError:
+        raise UserError("this needs: pip install 'langchain-bge-medical[ray]'") from None
+    try:
+        ray_serve.connect(address)
+    except ConnectionError as error:
+        raise UserError(f"--address {address}: {error}") from None
+    return ray_data
+
+
+@contextlib.contextmanager
+def _progress_of(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Show the parts that are done, on a terminal."""
+    if not err.is_terminal:
+        yield lambda _: None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=err, transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda told: bar.update(task, completed=told.done, total=told.total)
+
+
 def _api_keys() -> list[str]:
     return [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
+
+
+@app.command("rerank")
+def rerank_command(
+    source: Annotated[
+        Path,
+        typer.Option("--input", help='JSON Lines (.gz too) or Parquet of {"query", "documents": [texts], ...}.'),
+    ],
+    save_to: Annotated[
+        Path, typer.Option("--out", help="Folder for results.jsonl and its parts; a cut-short run goes on there.")
+    ],
+    reranker: Reranker = BUNDLED,
+    top_n: Annotated[int | None, typer.Option(min=1, help="Kept of each; default: all.", show_default=False)] = None,
+    device: Device = None,
+    dtype: DTypeName = "auto",
+    actors: Annotated[int, typer.Option(min=1, help="Models at work at the same time.")] = 1,
+    actor_cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
+    actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each.")] = 0,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster, e.g. auto; --input and --out have to be seen by all of it.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Rerank a file of queries and their documents, on Ray; goes on after a kill. 离线批量重排。."""
+    from langchain_bge_medical.document_compressors import BGERerankerCompressor
+
+    ray_data = _on_ray(address)
+    if not source.is_file():
+        raise UserError(f"--input {source}: there is no such file")
+    key = os.environ.get("BGE_MEDICAL_RERANKER_API_KEY")
+
+    def make() -> BGERerankerCompressor:
+        if key is not None:
+            os.environ["BGE_MEDICAL_RERANKER_API_KEY"] = key
+        remote = _remote(reranker)
+        if remote is not None:
+            return BGERerankerCompressor(cross_encoder=remote, top_n=top_n)
+        return BGERerankerCompressor(model_name=reranker, device=device, dtype=dtype, top_n=top_n)
+
+    try:
+        with _progress_of("reranking") as told:
+            result = ray_data.rerank_file(
+                source.absolute(),
+                save_to.absolute(),
+                make,
+                settings=f"{_identity(reranker)} dtype={dtype} top_n={top_n}",
+                actors=actors,
+                cpus=actor_cpus,
+                gpus=actor_gpus,
+                on_progress=told,
+            )
+    except (ray_data.JobFailedError, ray_data.JobMismatchError) as error:
+        raise UserError(str(error)) from None
+    out.print(json.dumps({"path": str(result)}) if as_json else str(result), soft_wrap=True, highlight=False)
 
 
 @app.command()

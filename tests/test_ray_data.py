@@ -14,7 +14,13 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
-from langchain_bge_medical.distributed.ray_data import JobMismatchError, Progress, embed_documents, rerank_file
+from langchain_bge_medical.distributed.ray_data import (
+    JobFailedError,
+    JobMismatchError,
+    Progress,
+    embed_documents,
+    rerank_file,
+)
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.vectorstores import build_index
 from tests.conftest import HashEmbeddings, record_documents
@@ -44,7 +50,9 @@ def compressor() -> BGERerankerCompressor:
 def cluster() -> Iterator[str]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = str(ROOT)
-    context = ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+    context = ray.init(
+        "local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False
+    )
     yield context.address_info["address"]
     ray.shutdown()
 
@@ -106,7 +114,7 @@ def test_parquet_is_read_and_a_bad_row_is_named(
     lines[6] = json.dumps({"query": " ", "documents": ["CANARY"]})
     bad = tmp_path / "bad.jsonl"
     bad.write_text("\n".join(lines), "utf-8")
-    with pytest.raises(ValueError, match="row 7: needs a query that is not blank"):
+    with pytest.raises(JobFailedError, match="row 7: needs a query that is not blank"):
         rerank_file(bad, tmp_path / "two", compressor, rows_per_part=5)
 
 

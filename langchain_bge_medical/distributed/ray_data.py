@@ -30,6 +30,10 @@ class JobMismatchError(ValueError):
     """A folder that holds the parts of another job."""
 
 
+class JobFailedError(RuntimeError):
+    """A part that could not be made; the message names it and holds no text. Parts that are written stay."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a job is.
@@ -83,11 +87,11 @@ def rerank_file(
 
     Raises:
         JobMismatchError: If the folder belongs to another file or other settings.
-        ValueError: If a row has no query or documents; names its number.
+        JobFailedError: If a row has no query or documents (names its number), or the model fails.
     """
-    source, folder = Path(source), Path(folder)
-    starts = _begin(source, folder, f"rerank {settings}", rows_per_part)
-    missing = [part for part in range(len(starts)) if not _part(folder, part).exists()]
+    file, parts_in = Path(source), Path(folder)
+    starts = _begin(file, parts_in, f"rerank {settings}", rows_per_part)
+    missing = [part for part in range(len(starts)) if not _part(parts_in, part).exists()]
     told = _Told(len(starts), len(missing), on_progress)
 
     class Scorer:
@@ -100,29 +104,28 @@ def rerank_file(
             self._compressor = make_compressor()
 
         def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-            done, rows = [], []
-            for part in batch["part"].tolist():
-                numbered = enumerate(_rows_of(source, starts[part], rows_per_part), start=part * rows_per_part + 1)
-                lines = [self._row(row, number) for number, row in numbered]
-                _write(_part(folder, part), lines)
-                done.append(part)
-                rows.append(len(lines))
-            return {"part": done, "rows": rows}
+            return _done(batch, self._part)
+
+        def _part(self, part: int) -> int:
+            numbered = enumerate(_rows_of(file, starts[part], rows_per_part), start=part * rows_per_part + 1)
+            lines = [self._row(row, number) for number, row in numbered]
+            _write(_part(parts_in, part), lines)
+            return len(lines)
 
         def _row(self, row: dict[str, Any], number: int) -> str:
             query, documents = row.pop("query", None), row.pop("documents", None)
             documents = None if documents is None else list(documents)
             if not isinstance(query, str) or not query.strip() or not isinstance(documents, list):
-                raise ValueError(f"row {number}: needs a query that is not blank and documents, a list of texts")
+                raise _BadRowError(f"row {number}: needs a query that is not blank and documents, a list of texts")
             if not all(isinstance(text, str) for text in documents):
-                raise ValueError(f"row {number}: documents must be texts")
+                raise _BadRowError(f"row {number}: documents must be texts")
             results = self._compressor.rerank(query, documents)
             return json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
 
     for rows in _mapped(missing, Scorer, actors=actors, cpus=cpus, gpus=gpus):
         told.part(rows)
-    result = folder / "results.jsonl"
-    _join([_part(folder, part) for part in range(len(starts))], result)
+    result = parts_in / "results.jsonl"
+    _join([_part(parts_in, part) for part in range(len(starts))], result)
     return result
 
 
@@ -157,16 +160,17 @@ def embed_documents(
 
     Raises:
         JobMismatchError: As for `rerank_file`.
+        JobFailedError: If the model fails.
         ValueError: If there are no documents.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "texts.jsonl"
+    parts_in = Path(folder)
+    parts_in.mkdir(parents=True, exist_ok=True)
+    source = parts_in / "texts.jsonl"
     _write(source, (json.dumps({"text": document.page_content}) for document in documents))
-    starts = _begin(source, folder, f"embed {settings}", documents_per_part)
+    starts = _begin(source, parts_in, f"embed {settings}", documents_per_part)
     if not starts:
         raise ValueError("there are no documents to embed")
-    missing = [part for part in range(len(starts)) if not _part(folder, part).with_suffix(".npy").exists()]
+    missing = [part for part in range(len(starts)) if not _part(parts_in, part).with_suffix(".npy").exists()]
     told = _Told(len(starts), len(missing), on_progress)
 
     class Embedder:
@@ -179,24 +183,23 @@ def embed_documents(
             self._embeddings = make_embeddings()
 
         def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+            return _done(batch, self._part)
+
+        def _part(self, part: int) -> int:
             import numpy
 
-            done, rows = [], []
-            for part in batch["part"].tolist():
-                texts = [row["text"] for row in _rows_of(source, starts[part], documents_per_part)]
-                vectors = numpy.array(self._embeddings.embed_documents(texts), dtype=numpy.float32)
-                file = _part(folder, part).with_suffix(".npy")
-                new = file.with_name(file.name + ".new")
-                with new.open("wb") as stream:
-                    numpy.save(stream, vectors, allow_pickle=False)
-                new.replace(file)
-                done.append(part)
-                rows.append(len(texts))
-            return {"part": done, "rows": rows}
+            texts = [row["text"] for row in _rows_of(source, starts[part], documents_per_part)]
+            vectors = numpy.array(self._embeddings.embed_documents(texts), dtype=numpy.float32)
+            file = _part(parts_in, part).with_suffix(".npy")
+            new = file.with_name(file.name + ".new")
+            with new.open("wb") as stream:
+                numpy.save(stream, vectors, allow_pickle=False)
+            new.replace(file)
+            return len(texts)
 
     for rows in _mapped(missing, Embedder, actors=actors, cpus=cpus, gpus=gpus):
         told.part(rows)
-    return EmbeddedDocuments(folder, len(starts), make_embeddings)
+    return EmbeddedDocuments(parts_in, len(starts), make_embeddings)
 
 
 class EmbeddedDocuments(Embeddings):
@@ -234,6 +237,26 @@ class EmbeddedDocuments(Embeddings):
         return self._model.embed_query(text)
 
 
+class _BadRowError(ValueError):
+    """A row that cannot be reranked, in words that hold nothing of it."""
+
+
+def _done(batch: dict[str, np.ndarray[Any, Any]], make: Callable[[int], int]) -> dict[str, Any]:
+    """Make parts, and return the number of rows in each, or what went wrong."""
+    done: dict[str, list[Any]] = {"rows": [], "problem": []}
+    for part in batch["part"].tolist():
+        rows, problem = 0, ""
+        try:
+            rows = make(part)
+        except _BadRowError as error:
+            problem = str(error)
+        except Exception as error:
+            problem = f"part {part}: {type(error).__name__}"
+        done["rows"].append(rows)
+        done["problem"].append(problem)
+    return done
+
+
 class _Told:
     """Counts parts and tells of them."""
 
@@ -265,6 +288,8 @@ def _mapped(parts: Sequence[int], worker: type, *, actors: int, cpus: int, gpus:
         num_gpus=gpus or None,
     )
     for row in done.iter_rows():
+        if row["problem"]:
+            raise JobFailedError(row["problem"])
         yield int(row["rows"])
 
 

@@ -141,6 +141,22 @@ def application(
     return deployment.bind(build_app, probe, replicas.cpus)
 
 
+def connect(address: str | None) -> None:
+    """Connect this process to Ray, if it is not yet.
+
+    Args:
+        address: Of a running cluster, `auto` or `ray://...`; `None` starts one on this machine, for this process.
+
+    Raises:
+        ConnectionError: If there is no cluster at the address.
+    """
+    if not ray.is_initialized() and address is None:
+        # Whoever reaches Ray's ports can run code: they stay on loopback, and there is no dashboard.
+        ray.init("local", _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
+    elif not ray.is_initialized():
+        ray.init(address, log_to_driver=False)
+
+
 def run(app: Application, *, host: str, port: int, address: str | None = None) -> str:
     """Run an application on a Ray cluster: on one that is started here and ends with this process, or on one there is.
 
@@ -157,8 +173,7 @@ def run(app: Application, *, host: str, port: int, address: str | None = None) -
     Raises:
         ConnectionError: If there is no cluster at the address.
     """
-    if not ray.is_initialized():
-        ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=address is None)
+    connect(address)
     serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
     serve.run(app, name=APP_NAME, route_prefix="/")
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
