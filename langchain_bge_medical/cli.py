@@ -551,12 +551,18 @@ def _serve_on_ray(
     keys = _api_keys()
     app_ = ray_serve.application(lambda: build_service(settings, keys), _PROBE, wanted)
     try:
+        ray_serve.connect(address)
+        stop = ray_serve.stop_signal()
         url = ray_serve.run(app_, host=host, port=port, address=address)
     except ConnectionError as error:
         raise UserError(f"--address {address}: {error}") from None
+    except ray_serve.DeploymentError as error:
+        raise UserError(str(error)) from None
     err.print(f"{url} ({wanted.least}-{wanted.most} replicas on Ray)", soft_wrap=True, highlight=False)
     if address is None:
-        ray_serve.wait_for_signal()
+        with contextlib.suppress(KeyboardInterrupt):
+            stop.wait()
+        ray_serve.end()
 
 
 def _on_ray(address: str | None) -> ModuleType:
@@ -1333,4 +1339,7 @@ def _quiet_transformers() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name, so that what Ray's workers get can be imported there.
+    from langchain_bge_medical.cli import main as _main
+
+    _main()

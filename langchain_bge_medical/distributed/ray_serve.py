@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -31,6 +32,10 @@ _REQUESTS_FOR_MORE_REPLICAS = 24
 _REQUESTS_IN_QUEUE = 512
 _PROBE_TIMEOUT_S = 20.0
 _DRAIN_S = 60.0
+
+
+class DeploymentError(RuntimeError):
+    """No replica could be made."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,8 @@ def connect(address: str | None) -> None:
         ConnectionError: If there is no cluster at the address.
     """
     if not ray.is_initialized() and address is None:
-        # Whoever reaches Ray's ports can run code: they stay on loopback, and there is no dashboard.
-        ray.init("local", _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
+        # Ray's ports are open to the network; its token authentication, on by default, keeps others out.
+        ray.init("local", include_dashboard=False, log_to_driver=False)
     elif not ray.is_initialized():
         ray.init(address, log_to_driver=False)
 
@@ -172,18 +177,37 @@ def run(app: Application, *, host: str, port: int, address: str | None = None) -
 
     Raises:
         ConnectionError: If there is no cluster at the address.
+        DeploymentError: If no replica could be made; says what the last one said.
     """
     connect(address)
     serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-    serve.run(app, name=APP_NAME, route_prefix="/")
+    try:
+        serve.run(app, name=APP_NAME, route_prefix="/")
+    except RuntimeError:
+        raise DeploymentError(_why_not()) from None
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def wait_for_signal() -> None:
-    """Return after SIGINT or SIGTERM, when what was let in is answered and the cluster of this process has ended."""
-    done = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: done.set())
-    done.wait()
+def _why_not() -> str:
+    """Return the last error of a replica that could not be made."""
+    told = [deployment.message for deployment in serve.status().applications[APP_NAME].deployments.values()]
+    lines = [line for message in told for line in message.splitlines() if re.match(r"\S*(Error|Exception)\b.*:", line)]
+    return _without_module(lines[-1]) if lines else "; ".join(told)
+
+
+def _without_module(line: str) -> str:
+    name, _, message = line.partition(": ")
+    return f"{name.rpartition('.')[2]}: {message}"
+
+
+def stop_signal() -> threading.Event:
+    """Return what is set at SIGTERM from now on; to be called when connected, since Ray has a handler of its own."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
+
+
+def end() -> None:
+    """Answer what was let in, and end the service and the cluster that this process started."""
     serve.shutdown()
     ray.shutdown()
