@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +54,30 @@ def pairs_per_second(url: str, bodies: list[dict[str, object]], seconds: float, 
     return done / (time.perf_counter() - started)
 
 
+@contextlib.contextmanager
+def real_time(wanted: bool) -> Iterator[None]:
+    """Let nobody else have the cores of replicas, proxies and clients meanwhile, on a machine that others use."""
+    tasks = []
+    if wanted:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                name = (process / "cmdline").read_text("utf-8", "replace")
+                if (
+                    name.startswith(("ray::ServeReplica", "ray::ProxyActor"))
+                    or "cli\0serve\0" in name
+                    or int(process.name) == os.getpid()
+                ):
+                    tasks += [int(task.name) for task in (process / "task").iterdir()]
+    try:
+        for task in tasks:
+            os.sched_setscheduler(task, os.SCHED_FIFO, os.sched_param(1))
+        yield
+    finally:
+        for task in tasks:
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+
+
 def latency_ms(url: str, number: int) -> list[float]:
     body = {"query": "头痛", "texts": ["偏头痛"]}
     times = []
@@ -68,6 +94,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--real-time", action="store_true", help="at real-time priority; needs root")
     options = parser.parse_args()
     texts = [document.page_content for document in MedicalKBLoader(bundled_knowledge_base()).load()]
     bodies: list[dict[str, object]] = [
@@ -88,8 +115,10 @@ def main() -> None:
                 app = application(lambda: build_service(settings), PROBE, Replicas(replicas, replicas))
                 url = run(app, host="127.0.0.1", port=port).rstrip("/")
                 pairs_per_second(url, bodies, 3, options.clients)
-                rates[replicas].append(pairs_per_second(url, bodies, options.seconds, options.clients))
-        overhead["ray"] = latency_ms(url, 300)
+                with real_time(options.real_time):
+                    rates[replicas].append(pairs_per_second(url, bodies, options.seconds, options.clients))
+        with real_time(options.real_time):
+            overhead["ray"] = latency_ms(url, 300)
         serve.shutdown()
         ray.shutdown()
         cluster.shutdown()
@@ -106,7 +135,8 @@ def main() -> None:
                 except httpx.TransportError:
                     pass
                 time.sleep(0.2)
-            overhead["alone"] = latency_ms(url, 300)
+            with real_time(options.real_time):
+                overhead["alone"] = latency_ms(url, 300)
         finally:
             alone.terminate()
             alone.wait()

@@ -208,6 +208,6 @@ def stop_signal() -> threading.Event:
 
 
 def end() -> None:
-    """Answer what was let in, and end the service and the cluster that this process started."""
+    """End the service and the cluster that this process started, within seconds; some requests may be cut off."""
     serve.shutdown()
     ray.shutdown()

@@ -1,7 +1,7 @@
 """Measured rates → how many cores, GPUs and gigabytes so many queries and documents take; and how long one waits.
 
 Run as `python -m langchain_bge_medical.evaluation.capacity --help`. No model and no network: arithmetic, and a
-simulation of a queue that `check` puts beside what a real service did.
+simulation of a queue.
 """
 
 from __future__ import annotations
