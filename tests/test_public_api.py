@@ -91,6 +91,10 @@ MAY_IMPORT = {
     },
     "serving.service": {"serving.medical", "serving.scheduler", "serving.schemas", "serving.telemetry"},
     "serving.server": {"serving.service", "serving.telemetry"},
+    # What is past one machine gets everything ready-made from the command line.
+    "distributed.ray_serve": {"serving.scheduler"},
+    "distributed.ray_data": {"document_compressors"},
+    "evaluation.capacity": set(),
     "evaluation.metrics": set(),
     "evaluation.contenders": {"cross_encoders"},
     "evaluation.index_speed": {"vectorstores"},
