@@ -5,10 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test clients load lint types format build clean help
+.PHONY: demo test clients ray-tests load lint types format build clean help
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
 
 demo: .venv/.run  ## Run the chatbot once on three complaints, with the bundled models
 	$(BIN)/python examples/rag_chatbot.py --demo
@@ -18,6 +18,9 @@ test: .venv/.dev  ## Run the default test suite
 
 clients: .venv/.dev  ## Try every rerank client against the service, in environments of their own
 	$(BIN)/python -m pytest -m clients tests/test_serving_clients.py
+
+ray-tests: .venv/.dev  ## Run the service and offline jobs on a Ray cluster of two nodes on this machine
+	$(BIN)/python -m pytest -m ray tests
 
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
@@ -49,5 +52,5 @@ clean:  ## Remove what the other targets made
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(PIP) --editable '.[llm,train,serve]' --group dev
+	$(PIP) --editable '.[llm,train,serve,chroma,milvus,ray]' --group dev
 	touch $@

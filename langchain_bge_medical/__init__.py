@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         bundled_calibration,
         bundled_knowledge_base,
     )
+    from langchain_bge_medical.remote_cross_encoders import RemoteCrossEncoder, RemoteRerankerError
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever
     from langchain_bge_medical.score_cache import ScoreCache
     from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index
@@ -42,6 +43,8 @@ _HOME = {
     "IndexMismatchError": "vectorstores",
     "KnowledgeBaseError": "knowledge_base",
     "ModelNotFoundError": "model_files",
+    "RemoteCrossEncoder": "remote_cross_encoders",
+    "RemoteRerankerError": "remote_cross_encoders",
     "ScoreCache": "score_cache",
     "SymptomCoverage": "clinical.coverage",
     "SymptomEvidence": "clinical.evidence",
@@ -68,6 +71,8 @@ __all__ = [
     "KnowledgeBaseError",
     "MedicalKBLoader",
     "ModelNotFoundError",
+    "RemoteCrossEncoder",
+    "RemoteRerankerError",
     "ScoreCache",
     "SymptomCoverage",
     "SymptomEvidence",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -23,16 +26,22 @@ from langchain_bge_medical.knowledge_base import KnowledgeBaseError
 from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base, model_folder
 
 if TYPE_CHECKING:
-    from langchain_community.vectorstores import FAISS
+    from fastapi import FastAPI
+    from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import Runnable
+    from langchain_core.vectorstores import VectorStore
+    from ray.serve import Application
 
     from langchain_bge_medical.clinical.lexicon import SymptomLexicon
     from langchain_bge_medical.confidence import Calibration
+    from langchain_bge_medical.distributed.ray_data import Progress
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
     from langchain_bge_medical.document_loaders import MedicalKBLoader
+    from langchain_bge_medical.remote_cross_encoders import RemoteCrossEncoder
     from langchain_bge_medical.retrievers import BGERerankRetriever
     from langchain_bge_medical.serving.scheduler import ScoringEngine
 
@@ -140,11 +149,24 @@ Index = Annotated[
     Path | None,
     typer.Option(
         "--index",
-        help="Folder of the FAISS index; built there if it is not. Default: in memory.",
+        help="Folder of the index; built there if it is not. Default: in memory.",
         show_default=False,
     ),
 ]
-Reranker = Annotated[str, typer.Option(help="Reranker: hub name, folder, or 'bundled'.")]
+Store = Annotated[
+    str,
+    typer.Option(
+        help="Vector store: faiss; chroma or milvus, in the folder of --index; milvus:http://HOST:19530 or "
+        "chroma:http://HOST:8000 on a server. A Milvus server's token: MILVUS_TOKEN."
+    ),
+]
+Reranker = Annotated[
+    str,
+    typer.Option(
+        help="Reranker: hub name, folder, 'bundled', or http://SERVER of a rerank service (several with commas; "
+        "#MODEL after it names the model). Its key: BGE_MEDICAL_RERANKER_API_KEY."
+    ),
+]
 EmbeddingsName = Annotated[str, typer.Option("--embeddings", help="Embedding model: hub name, folder, or 'bundled'.")]
 SearchMode = Annotated[Search, typer.Option(help="Recall by vectors and words, or by vectors alone.")]
 FetchK = Annotated[int, typer.Option(min=1, help="Candidates that are reranked.")]
@@ -172,7 +194,7 @@ class Parts:
     """What a command works with, put together once."""
 
     documents: list[Document]
-    vectorstore: FAISS
+    vectorstore: VectorStore
     recall: BaseRetriever
     compressor: BGERerankerCompressor
     retriever: BGERerankRetriever
@@ -186,6 +208,7 @@ def ask(
     query: Annotated[str, typer.Argument(help="The patient's words.")],
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -202,7 +225,7 @@ def ask(
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
     chat_model = _chat_model(llm, llm_base_url)
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
     chain = _chain(parts, chat_model, lang)
     watch = _stopwatch()
@@ -232,6 +255,7 @@ def ask(
 def chat(
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -248,7 +272,7 @@ def chat(
 
     texts = _TEXTS[lang.value]
     chat_model = _chat_model(llm, llm_base_url)
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, top_n, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     chain = _chain(parts, chat_model, lang)
     session = ChatSession(chain)
     _show_model(parts.model, lang)
@@ -274,6 +298,7 @@ def chat(
 def index_command(
     index: Annotated[Path | None, typer.Option("--index", help="Folder to write.", show_default=False)] = None,
     kb: KB = None,
+    store: Store = "faiss",
     embeddings: EmbeddingsName = BUNDLED,
     check: Annotated[
         bool, typer.Option("--check", help="Only look for problems in the knowledge base, and write nothing.")
@@ -289,16 +314,16 @@ def index_command(
     if check:
         _check(loader, as_json)
         return
-    if index is None:
+    if index is None and ":" not in store:
         raise UserError("--index FOLDER says where the index goes; --check looks at the knowledge base alone")
     from langchain_bge_medical.embeddings import BGEEmbeddings
-    from langchain_bge_medical.vectorstores import build_index
 
-    store = build_index(_counted(loader.lazy_load(), "embedding"), BGEEmbeddings(embeddings, device=device), index)
+    model = BGEEmbeddings(embeddings, device=device)
+    _, documents = _store(kb or bundled_knowledge_base(), index, store, model)
     if as_json:
-        print(json.dumps({"index": str(index), "records": store.index.ntotal}, ensure_ascii=False))  # noqa: T201
+        print(json.dumps({"index": str(index or store), "records": len(documents)}, ensure_ascii=False))  # noqa: T201
         return
-    out.print(str(_TEXTS[lang.value]["indexed"]).format(count=store.index.ntotal, path=index), soft_wrap=True)
+    out.print(str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store), soft_wrap=True)
 
 
 def _check(loader: MedicalKBLoader, as_json: bool) -> None:
@@ -324,6 +349,7 @@ def _check(loader: MedicalKBLoader, as_json: bool) -> None:
 def serve(
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -346,63 +372,288 @@ def serve(
         float, typer.Option(min=0, max=1, help="Share of requests whose text is logged. PATIENTS' WORDS IN THE LOG.")
     ] = 0.0,
     otel: Annotated[bool, typer.Option("--otel", help="Traces by OTLP, as the OTEL_… variables say.")] = False,
+    on_ray: Annotated[bool, typer.Option("--ray", help="On Ray Serve, in replicas; on a cluster of its own.")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --ray: a cluster there is, e.g. auto; the service stays there.", show_default=False),
+    ] = None,
+    replicas: Annotated[str, typer.Option(help="With --ray: how many, or from-to, e.g. 1-8.")] = "1",
+    replica_cpus: Annotated[int, typer.Option(min=1, help="With --ray: cores of each replica.")] = 1,
+    replica_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs of each replica.")] = 0,
 ) -> None:
     """Start the REST service and the page. API keys: BGE_MEDICAL_API_KEYS=key1,key2. 启动服务。."""
     try:
         from langchain_bge_medical.serving import server
-        from langchain_bge_medical.serving.app import Model, create_app
-        from langchain_bge_medical.serving.medical import MedicalSearch
-        from langchain_bge_medical.serving.telemetry import otlp_tracer
     except ImportError:
         raise UserError("serve needs: pip install 'langchain-bge-medical[serve]'") from None
-    from langchain_bge_medical.cross_encoders import BGECrossEncoder
-    from langchain_bge_medical.model_files import model_folder, resolved_revision
-    from langchain_bge_medical.serving.scheduler import ScoringEngine
-
-    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING"):
+    for name in _TRACING:
         if os.environ.pop(name, None):
             err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
-    keys = [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
-    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+    if not _api_keys() and host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]warning:[/yellow] open to the network without a key; set BGE_MEDICAL_API_KEYS")
     if log_text_sample:
         err.print("[bold red]WARNING: patients' words are written to the log (--log-text-sample)[/bold red]")
-    chat_model = _chat_model(llm, llm_base_url)
+    settings = ServiceSettings(
+        kb=kb,
+        index=index,
+        store=store,
+        reranker=reranker,
+        embeddings=embeddings,
+        search=search,
+        fetch_k=fetch_k,
+        device=device,
+        dtype=dtype,
+        llm=llm,
+        llm_base_url=llm_base_url,
+        cors_origin=cors_origin or [],
+        requests_per_second=requests_per_second,
+        max_wait=max_wait,
+        deadline=deadline,
+        log_text_sample=log_text_sample,
+        otel=otel,
+    )
+    _chat_model(llm, llm_base_url)  # a mistake there is told before anything is started
+    if on_ray or address is not None:
+        _serve_on_ray(settings, replicas, replica_cpus, replica_gpus, host, port, address)
+        return
     try:
         listener = server.listen(host, port)
     except OSError as error:
         raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; take another with --port") from None
-    revision = resolved_revision(model_folder(reranker, kind="reranker"))
-    engine = ScoringEngine(
-        lambda: BGECrossEncoder(reranker, device=device, dtype=dtype),  # type: ignore[arg-type]  # checked there
-        max_wait_s=max_wait,
-        probe=("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热"),
+    sys.exit(server.serve(build_service(settings, _api_keys()), listener))
+
+
+_TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGCHAIN_TRACING")
+# What a sound reranker can score.
+_PROBE = ("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热")
+
+
+class ServiceSettings(BaseModel):
+    """What the service is made of: the options of `serve` that are not about where it listens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kb: Path | None = None
+    index: Path | None = None
+    store: str = "faiss"
+    reranker: str = BUNDLED
+    embeddings: str = BUNDLED
+    search: Search = Search.hybrid
+    fetch_k: int = Field(default=50, ge=1)
+    device: str | None = None
+    dtype: str = "auto"
+    llm: str | None = None
+    llm_base_url: str | None = None
+    cors_origin: list[str] = []
+    requests_per_second: float | None = Field(default=None, gt=0)
+    max_wait: float = Field(default=10.0, gt=0)
+    deadline: float = Field(default=30.0, gt=0)
+    log_text_sample: float = Field(default=0.0, ge=0, le=1)
+    otel: bool = False
+
+
+def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> FastAPI:
+    """Return the service's app; the reranker is loaded when it starts.
+
+    Args:
+        settings: What it is made of.
+        api_keys: Any of them opens; none means open to everybody.
+
+    Returns:
+        The app, as `create_app` returns it.
+
+    Raises:
+        ModelNotFoundError: If a model cannot be had.
+        KnowledgeBaseError: If the knowledge base cannot be read.
+    """
+    from langchain_bge_medical.cross_encoders import BGECrossEncoder
+    from langchain_bge_medical.serving.app import Model, create_app
+    from langchain_bge_medical.serving.medical import MedicalSearch
+    from langchain_bge_medical.serving.scheduler import ScoringEngine
+    from langchain_bge_medical.serving.telemetry import otlp_tracer
+
+    reranker, embeddings, device, dtype = settings.reranker, settings.embeddings, settings.device, settings.dtype
+
+    def load() -> BaseCrossEncoder:
+        return _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype)  # type: ignore[arg-type]  # checked there
+
+    revision = _identity(reranker)
+    engine = ScoringEngine(load, max_wait_s=settings.max_wait, probe=_PROBE)
+    parts = _assemble(
+        settings.kb,
+        settings.index,
+        settings.store,
+        reranker,
+        embeddings,
+        settings.search,
+        settings.fetch_k,
+        None,
+        device,
+        dtype,
+        engine,
     )
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype, engine)
     digest = hashlib.sha256("\0".join(document.page_content for document in parts.documents).encode()).hexdigest()
     medical = MedicalSearch(
         parts.recall,
         parts.compressor,
         parts.documents,
         knowledge={"records": len(parts.documents), "digest": f"sha256:{digest[:16]}"},
-        llm=chat_model,
-        fetch_k=fetch_k,
+        llm=_chat_model(settings.llm, settings.llm_base_url),
+        fetch_k=settings.fetch_k,
         lexicon=parts.lexicon,
         calibration=parts.calibration,
     )
     model = Model(name=reranker, revision=revision, dtype=dtype, bundled=parts.model["bundled"], embeddings=embeddings)
-    service = create_app(
+    return create_app(
         engine,
         model,
         medical=medical,
-        api_keys=keys,
-        requests_per_second=requests_per_second,
-        cors_origins=cors_origin or [],
-        deadline_s=deadline,
-        text_sample=log_text_sample,
-        tracer=otlp_tracer() if otel else None,
+        api_keys=api_keys,
+        requests_per_second=settings.requests_per_second,
+        cors_origins=settings.cors_origin,
+        deadline_s=settings.deadline,
+        text_sample=settings.log_text_sample,
+        tracer=otlp_tracer() if settings.otel else None,
     )
-    sys.exit(server.serve(service, listener))
+
+
+def ray_application(args: dict[str, Any]) -> Application:
+    """Return the service for `serve deploy` and KubeRay: `import_path: langchain_bge_medical.cli:ray_application`.
+
+    Args:
+        args: Of `ServiceSettings`, by name, and `replicas`: `least`, `most`, `cpus`, `gpus`. API keys are read from
+            BGE_MEDICAL_API_KEYS where a replica runs.
+
+    Returns:
+        The application.
+
+    Raises:
+        ValueError: If an argument is not known or out of its range.
+    """
+    from langchain_bge_medical.distributed.ray_serve import Replicas, application
+
+    given = dict(args)
+    replicas = Replicas(**given.pop("replicas", {}))
+    settings = ServiceSettings(**given)
+    return application(lambda: build_service(settings, _api_keys()), _PROBE, replicas)
+
+
+def _serve_on_ray(
+    settings: ServiceSettings, replicas: str, cpus: int, gpus: float, host: str, port: int, address: str | None
+) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        from langchain_bge_medical.distributed import ray_serve
+    except ImportError:
+        raise UserError("serve --ray needs: pip install 'langchain-bge-medical[ray]'") from None
+    least, _, most = replicas.partition("-")
+    try:
+        wanted = ray_serve.Replicas(int(least), int(most or least), cpus, gpus)
+    except ValueError as error:
+        raise UserError(f"--replicas is a number, or the least and the most, e.g. 1-4: {error}") from None
+    keys = _api_keys()
+    app_ = ray_serve.application(lambda: build_service(settings, keys), _PROBE, wanted)
+    try:
+        ray_serve.connect(address)
+        stop = ray_serve.stop_signal()
+        url = ray_serve.run(app_, host=host, port=port, address=address)
+    except ConnectionError as error:
+        raise UserError(f"--address {address}: {error}") from None
+    except ray_serve.DeploymentError as error:
+        raise UserError(str(error)) from None
+    err.print(f"{url} ({wanted.least}-{wanted.most} replicas on Ray)", soft_wrap=True, highlight=False)
+    if address is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            stop.wait()
+        ray_serve.end()
+
+
+def _on_ray(address: str | None) -> ModuleType:
+    """Return the offline jobs, with Ray started here or reached at an address."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        from langchain_bge_medical.distributed import ray_data, ray_serve
+    except ImportError:
+        raise UserError("this needs: pip install 'langchain-bge-medical[ray]'") from None
+    try:
+        ray_serve.connect(address)
+    except ConnectionError as error:
+        raise UserError(f"--address {address}: {error}") from None
+    return ray_data
+
+
+@contextlib.contextmanager
+def _progress_of(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Show the parts that are done, on a terminal."""
+    if not err.is_terminal:
+        yield lambda _: None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=err, transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda told: bar.update(task, completed=told.done, total=told.total)
+
+
+def _api_keys() -> list[str]:
+    return [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
+
+
+@app.command("rerank")
+def rerank_command(
+    source: Annotated[
+        Path,
+        typer.Option("--input", help='JSON Lines (.gz too) or Parquet of {"query", "documents": [texts], ...}.'),
+    ],
+    save_to: Annotated[
+        Path, typer.Option("--out", help="Folder for results.jsonl and its parts; a cut-short run goes on there.")
+    ],
+    reranker: Reranker = BUNDLED,
+    top_n: Annotated[int | None, typer.Option(min=1, help="Kept of each; default: all.", show_default=False)] = None,
+    device: Device = None,
+    dtype: DTypeName = "auto",
+    actors: Annotated[int, typer.Option(min=1, help="Models at work at the same time.")] = 1,
+    actor_cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
+    actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each.")] = 0,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster, e.g. auto; --input and --out have to be seen by all of it.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Rerank a file of queries and their documents, on Ray; goes on after a kill. 离线批量重排。."""
+    from langchain_bge_medical.document_compressors import BGERerankerCompressor
+
+    ray_data = _on_ray(address)
+    if not source.is_file():
+        raise UserError(f"--input {source}: there is no such file")
+    key = os.environ.get("BGE_MEDICAL_RERANKER_API_KEY")
+
+    def make() -> BGERerankerCompressor:
+        if key is not None:
+            os.environ["BGE_MEDICAL_RERANKER_API_KEY"] = key
+        remote = _remote(reranker)
+        if remote is not None:
+            return BGERerankerCompressor(cross_encoder=remote, top_n=top_n)
+        return BGERerankerCompressor(model_name=reranker, device=device, dtype=dtype, top_n=top_n)
+
+    try:
+        with _progress_of("reranking") as told:
+            result = ray_data.rerank_file(
+                source.absolute(),
+                save_to.absolute(),
+                make,
+                settings=f"{_identity(reranker)} dtype={dtype} top_n={top_n}",
+                actors=actors,
+                cpus=actor_cpus,
+                gpus=actor_gpus,
+                on_progress=told,
+            )
+    except (ray_data.JobFailedError, ray_data.JobMismatchError) as error:
+        raise UserError(str(error)) from None
+    out.print(json.dumps({"path": str(result)}) if as_json else str(result), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -412,6 +663,7 @@ def evaluate(
     ],
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -440,7 +692,7 @@ def evaluate(
     labelled = comparing.read_queries(queries)
     if page is not None and not page.parent.is_dir():
         raise UserError(f"--html {page}: there is no folder {page.parent}")
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
     candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
     found = {reranker: staging.reranked(candidates, parts.compressor)}
@@ -582,6 +834,7 @@ def calibrate(
     ],
     kb: KB = None,
     index: Index = None,
+    store: Store = "faiss",
     reranker: Reranker = BUNDLED,
     embeddings: EmbeddingsName = BUNDLED,
     search: SearchMode = Search.hybrid,
@@ -611,13 +864,13 @@ def calibrate(
     for file in queries:
         read = read_queries(file)
         labelled += read
-        if trained := trained_on(model_folder(reranker, kind="reranker"), read):
+        if _remote(reranker) is None and (trained := trained_on(model_folder(reranker, kind="reranker"), read)):
             raise UserError(
                 f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
             )
     # What stands beside the index is about to be replaced, so nothing is said of it.
-    parts = _assemble(kb, index, reranker, embeddings, search, fetch_k, None, device, dtype, calibrated=False)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype, calibrated=False)
     names = NameIndex(document.metadata for document in parts.documents)
     calibration = fit(
         observe(
@@ -735,6 +988,7 @@ def main() -> None:
     from langchain_bge_medical.confidence import CalibrationError
     from langchain_bge_medical.evaluation.compare import QueryFileError
     from langchain_bge_medical.model_files import ModelNotFoundError
+    from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
     from langchain_bge_medical.training.finetune import FinetuneError
     from langchain_bge_medical.vectorstores import IndexMismatchError
 
@@ -749,6 +1003,7 @@ def main() -> None:
         IndexMismatchError,
         ModelNotFoundError,
         QueryFileError,
+        RemoteRerankerError,
         FileNotFoundError,
     )
     try:
@@ -761,6 +1016,7 @@ def main() -> None:
 def _assemble(
     kb: Path | None,
     index: Path | None,
+    store_name: str,
     reranker: str,
     embeddings: str,
     search: Search,
@@ -777,13 +1033,11 @@ def _assemble(
     from langchain_bge_medical.clinical.lexicon import default_lexicon
     from langchain_bge_medical.embeddings import BGEEmbeddings
     from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever, searchable_text
-    from langchain_bge_medical.vectorstores import stored_documents
 
     affirmed = AffirmedWords()
     compressor = _compressor(reranker, top_n, device, dtype, engine)
     model = BGEEmbeddings(embeddings, device=device)
-    store = _store(kb, index, model)
-    documents = stored_documents(store)
+    store, documents = _store(kb, index, store_name, model)
     lexicon = default_lexicon()
     recall: BaseRetriever
     if search is Search.hybrid:
@@ -804,7 +1058,7 @@ def _calibration(index: Path | None, reranker: str, documents: list[Document]) -
 
     own = index / CALIBRATION_FILE if index is not None else None
     path = own if own is not None and own.is_file() else bundled_calibration()
-    if path != own and (reranker != BUNDLED or not path.is_file()):
+    if path != own and ((reranker != BUNDLED and _remote(reranker) is None) or not path.is_file()):
         return None
     calibration = Calibration.load(path)
     mismatch = calibration.mismatch(reranker=_identity(reranker), knowledge_base=digest_of(documents))
@@ -819,9 +1073,24 @@ def _calibration(index: Path | None, reranker: str, documents: list[Document]) -
     return None
 
 
+def _remote(reranker: str) -> RemoteCrossEncoder | None:
+    """Return the encoder behind an address; `None` if the name is none."""
+    from langchain_bge_medical.remote_cross_encoders import is_remote, remote_reranker
+
+    if not is_remote(reranker):
+        return None
+    try:
+        return remote_reranker(reranker, api_key=os.environ.get("BGE_MEDICAL_RERANKER_API_KEY"))
+    except ValueError as error:
+        raise UserError(f"--reranker: {error}") from None
+
+
 def _identity(model: str, kind: Kind = "reranker") -> str:
     from langchain_bge_medical.model_files import resolved_revision
 
+    remote = _remote(model) if kind == "reranker" else None
+    if remote is not None:  # a server that does not say which model it has is known by its address
+        return remote.revision or model
     return resolved_revision(model_folder(model, kind=kind))
 
 
@@ -834,6 +1103,9 @@ def _compressor(
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
     settings: dict[str, Any] = {"model_name": reranker, "device": device, "dtype": dtype}
+    remote = _remote(reranker) if engine is None else None
+    if remote is not None:
+        settings = {"cross_encoder": remote}
     if engine is not None:
         settings = {"engine": engine}
     try:
@@ -857,14 +1129,38 @@ def _chain(parts: Parts, llm: BaseChatModel | None, lang: Lang) -> Runnable[Any,
     )
 
 
-def _store(kb: Path | None, index: Path | None, model: Any) -> FAISS:
+def _store(
+    kb: Path | None, index: Path | None, store_name: str, model: Embeddings
+) -> tuple[VectorStore, list[Document]]:
+    """Return the vector store, and the documents in it: the lexical half of recall is made of the same ones."""
     from langchain_bge_medical.document_loaders import MedicalKBLoader
-    from langchain_bge_medical.vectorstores import build_index, load_index
+    from langchain_bge_medical.vectorstores import build_index, load_index, stored_documents
 
-    if index is not None and (index / "manifest.json").exists() and kb is None:
-        return load_index(index, model)
     loader = MedicalKBLoader(kb or bundled_knowledge_base())
-    return build_index(_counted(loader.lazy_load(), "embedding"), model, index)
+    kind, _, address = store_name.partition(":")
+    if kind == "faiss" and not address:
+        if index is not None and (index / "manifest.json").exists() and kb is None:
+            store = load_index(index, model)
+        else:
+            store = build_index(_counted(loader.lazy_load(), "embedding"), model, index)
+        return store, stored_documents(store)
+    if kind not in ("chroma", "milvus") or (address and not address.startswith(("http://", "https://"))):
+        raise UserError(f"--store is faiss, chroma, milvus, chroma:http://… or milvus:http://…, got {store_name!r}")
+    if not address and index is None:
+        raise UserError(f"--store {kind} needs --index FOLDER, or the address of a server: --store {kind}:http://…")
+    from langchain_bge_medical.vector_databases import build_database, open_database
+
+    where: dict[str, Any] = {"database": kind, "token": os.environ.get("MILVUS_TOKEN")}
+    location = address or str(index)
+    try:
+        if kb is None:
+            with contextlib.suppress(FileNotFoundError):
+                opened = open_database(model, location, **where)
+                return opened, opened.documents()
+        built = build_database(_counted(loader.lazy_load(), "embedding"), model, location, **where)
+    except ModuleNotFoundError:
+        raise UserError(f"--store {kind} needs: pip install 'langchain-bge-medical[{kind}]'") from None
+    return built, built.documents()
 
 
 def _first_stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], Sequence[Document]]]:
@@ -1052,4 +1348,7 @@ def _quiet_transformers() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name, so that what Ray's workers get can be imported there.
+    from langchain_bge_medical.cli import main as _main
+
+    _main()

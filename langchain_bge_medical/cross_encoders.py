@@ -211,7 +211,7 @@ class BGECrossEncoder(BaseCrossEncoder):
             ValueError: As `logits`.
             MemoryError: If the memory of the device does not even hold a batch of one.
         """
-        pairs = [(query, document) for query, document in _checked_pairs(text_pairs)]
+        pairs = [(query, document) for query, document in checked_pairs(text_pairs)]
         if not pairs:
             return []
         self._loaded()
@@ -259,7 +259,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         Raises:
             ValueError: If a pair is not two texts, or one of them is blank.
         """
-        pairs = [(query, document) for query, document in _checked_pairs(text_pairs)]
+        pairs = [(query, document) for query, document in checked_pairs(text_pairs)]
         if not pairs:
             return []
         self._loaded()
@@ -555,7 +555,12 @@ def sigmoid(logit: float) -> float:
     return odds / (1 + odds)
 
 
-def _checked_pairs(text_pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+def checked_pairs(text_pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return the pairs as they are.
+
+    Raises:
+        ValueError: If one is not two texts, or has a blank one; names its position, never the text.
+    """
     if isinstance(text_pairs, str):
         raise ValueError("text_pairs must be a list of (query, document) pairs, got one text")
     for i, pair in enumerate(text_pairs):

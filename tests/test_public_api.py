@@ -65,10 +65,12 @@ MAY_IMPORT = {
     "packed.attention": set(),
     "packed.encoder": {"packed.weights", "packed.linear", "packed.attention"},
     "cross_encoders": {"model_files", "score_cache", "pair_tokenizer"} | PACKED,
+    "remote_cross_encoders": {"cross_encoders"},
     "embeddings": {"model_files"},
     # A compressor that is given a name makes its own encoder, and the engine that calls of it share.
     "document_compressors": {"score_cache", "cross_encoders", "serving.scheduler"},
     "vectorstores": set(),
+    "vector_databases": {"vectorstores"},
     "retrievers": {"clinical.lexicon"},
     "answer_guard": {"clinical.lexicon"},
     "chains": {"answer_guard", "confidence", *CLINICAL},
@@ -89,6 +91,10 @@ MAY_IMPORT = {
     },
     "serving.service": {"serving.medical", "serving.scheduler", "serving.schemas", "serving.telemetry"},
     "serving.server": {"serving.service", "serving.telemetry"},
+    # What is past one machine gets everything ready-made from the command line.
+    "distributed.ray_serve": {"serving.scheduler"},
+    "distributed.ray_data": {"document_compressors"},
+    "evaluation.capacity": set(),
     "evaluation.metrics": set(),
     "evaluation.contenders": {"cross_encoders"},
     "evaluation.index_speed": {"vectorstores"},

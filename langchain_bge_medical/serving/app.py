@@ -182,10 +182,16 @@ class _Routes:
         queries = body.queries * len(body.documents) if len(body.queries) == 1 else body.queries
         scores = await self._scores(request, "score", queries, body.documents)
         logits = body.use_activation is False
-        data = [
-            {"index": i, "object": "score", "score": score.order if logits else score.score}
-            for i, score in enumerate(scores)
-        ]
+        knows = getattr(self._service.engine.loaded_encoder, "knows", None)
+        data: list[dict[str, Any]] = []
+        for i, score in enumerate(scores):
+            row = {"index": i, "object": "score", "score": score.order if logits else score.score}
+            # For this package's RemoteCrossEncoder: what a compressor beside the model would have been told.
+            if score.truncated:
+                row["truncated"] = list(score.truncated)
+            if knows is not None and not knows(body.documents[i]):
+                row["known"] = False
+            data.append(row)
         return _json({**self._frame(request, "score-", "list"), "data": data, "usage": _usage(request)})
 
     async def _rerank_cohere(self, request: Request, body: schemas.Rerank) -> Response:

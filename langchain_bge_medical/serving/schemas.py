@@ -390,6 +390,8 @@ class ScoredPair(BaseModel):
     index: int
     object: Literal["score"] = "score"
     score: float
+    truncated: list[Literal["query", "document"]] | None = Field(default=None, description="What was not read whole.")
+    known: bool | None = Field(default=None, description="false: the model was not made for this text; see README.")
 
 
 class ScoreAnswer(BaseModel):

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from langchain_bge_medical.evaluation import capacity
+
+
+def test_a_need_is_the_pairs_of_the_peak_over_what_a_device_may_be_busy_with() -> None:
+    found = capacity.need(1_000, 50, per_core=10, per_gpu=1_000)
+    assert found.pairs_per_s == pytest.approx(833.3)
+    assert (found.cores, found.gpus) == (139, 2)
+    assert capacity.need(10, 20, per_core=None, per_gpu=None).cores == 0
+
+
+def test_the_simulated_queue_is_that_of_the_textbook_where_there_is_one() -> None:
+    # One server, Poisson arrivals, constant service (M/D/1): waiting is busy / (2 (1 - busy)) services on average, and
+    # half of those who come at 50 % busy find it free or nearly so.
+    quiet = capacity.simulate(1.0, 10, 1, 100.0, seconds=50_000)
+    assert quiet["busy"] == pytest.approx(0.1)
+    assert quiet["p50_ms"] == pytest.approx(100, rel=0.01)
+    half = capacity.simulate(5.0, 10, 1, 100.0, seconds=50_000)
+    # P(wait = 0) = 1 - busy = 0.5 and P(wait <= one service) = 0.5 e^0.5 = 0.824 (Erlang's formula).
+    assert half["p50_ms"] == pytest.approx(100, rel=0.03)
+    assert half["p95_ms"] > 200
+
+
+def test_two_replicas_wait_less_than_one_at_the_same_business() -> None:
+    one = capacity.simulate(6.0, 10, 1, 100.0, seconds=20_000)
+    two = capacity.simulate(12.0, 10, 2, 100.0, seconds=20_000)
+    assert one["busy"] == two["busy"]
+    assert two["p99_ms"] < one["p99_ms"]
+
+
+def test_rates_are_read_from_what_benchmark_prints_and_tables_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cpu.json"
+    file.write_text(json.dumps({"threads": 2, "rows": [{"pairs_per_s": 30.0}]}), "utf-8")
+    capacity.main(["--cpu", str(file), "--queries-per-minute", "60", "--depth", "20", "--documents", "10000"])
+    printed = capsys.readouterr().out
+    assert "15.0 of a core, not given of a GPU" in printed
+    assert "| 60.0 | 20 | 20.0 | 3 | 0 |" in printed
+    assert "| 10,000 | 0.04 | 0.09 | faiss, lists" in printed

@@ -1,0 +1,116 @@
+"""Real Chroma and real Milvus Lite beside FAISS: the same documents, in the same order, by the same cosines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from langchain_core.documents import Document
+
+pytest.importorskip("langchain_chroma", reason="needs the extra `chroma`")
+pytest.importorskip("langchain_milvus", reason="needs the extra `milvus`")
+
+from langchain_bge_medical.clinical.coverage import AffirmedWords, SymptomCoverage
+from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.document_loaders import MedicalKBLoader
+from langchain_bge_medical.model_files import bundled_knowledge_base
+from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever
+from langchain_bge_medical.vector_databases import Database, RecordStore, build_database, open_database
+from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, stored_documents
+from tests.conftest import HashEmbeddings, record_documents
+from tests.serving_kit import SharedCharacters
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # inside the two clients
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+DATABASES: tuple[Database, ...] = ("chroma", "milvus")
+QUERIES = ["发烧三天,咳嗽,痰很多", "头痛怕光恶心,没有发烧", "上吐下泻", "耳朵疼听不清", "burning when I pee"]
+
+
+@pytest.fixture(scope="module")
+def knowledge() -> list[Document]:
+    return MedicalKBLoader(bundled_knowledge_base()).load()
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def filled(
+    request: pytest.FixtureRequest, knowledge: list[Document], tmp_path_factory: pytest.TempPathFactory
+) -> RecordStore:
+    folder = tmp_path_factory.mktemp(request.param)
+    return build_database(knowledge, HashEmbeddings(), folder, database=request.param)
+
+
+def test_the_nearest_are_the_same_as_in_faiss_and_scores_are_cosines_in_both(
+    filled: RecordStore, knowledge: list[Document]
+) -> None:
+    exact = build_index(knowledge, HashEmbeddings())
+    for query in QUERIES:
+        there = filled.similarity_search_with_score(query, k=50)
+        # FAISS gives squared distances of vectors of length 1: 2 - 2 cos.
+        here = [(document, 1 - distance / 2) for document, distance in exact.similarity_search_with_score(query, k=50)]
+        cosines = [score for _, score in there]
+        assert cosines == sorted(cosines, reverse=True)
+        assert cosines == pytest.approx([score for _, score in here], abs=1e-5)
+        at = {document.id: score for document, score in here}
+        # The same documents but for ties at the end, each with its own cosine, and whole.
+        assert all(score == pytest.approx(at.get(document.id, cosines[-1]), abs=1e-5) for document, score in there)
+        whole = {document.id: document for document in knowledge}
+        assert all(document == whole[document.id] for document, _ in there)
+
+
+def test_both_stages_rank_as_over_faiss(filled: RecordStore, knowledge: list[Document]) -> None:
+    exact = build_index(knowledge, HashEmbeddings())
+
+    def ranked(store: RecordStore | object, documents: list[Document]) -> list[list[str]]:
+        recall = build_hybrid_retriever(store, documents, fetch_k=30)  # type: ignore[arg-type]
+        reranker = BGERerankerCompressor(cross_encoder=SharedCharacters(), adjust=SymptomCoverage(), top_n=5)
+        retriever = BGERerankRetriever(base_retriever=recall, compressor=reranker, query_to_text=AffirmedWords())
+        return [[document.metadata["disease"] for document in retriever.invoke(query)] for query in QUERIES[:3]]
+
+    assert ranked(filled, filled.documents()) == ranked(exact, stored_documents(exact))
+
+
+def test_all_documents_come_back_whole_in_the_order_of_the_knowledge_base(
+    filled: RecordStore, knowledge: list[Document]
+) -> None:
+    assert filled.documents() == knowledge
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_only_new_texts_are_embedded_and_what_is_gone_leaves(database: Database, tmp_path: Path) -> None:
+    documents = record_documents()
+    build_database(documents[:4], HashEmbeddings(), tmp_path, database=database)
+    documents[0].metadata["department"] = "呼吸内科"
+    documents[1].page_content += "冬季多见。"
+    embeddings = HashEmbeddings()
+    store = build_database(documents[:3] + documents[4:], embeddings, tmp_path, database=database)
+    assert embeddings.embedded == [documents[i].page_content for i in (1, 4, 5)]
+    stored = {document.id: document for document in store.documents()}
+    assert stored == {document.id: document for document in documents[:3] + documents[4:]}
+    assert store.similarity_search(documents[0].page_content, k=1) == [documents[0]]
+    reopened = open_database(HashEmbeddings(), tmp_path, database=database)
+    assert reopened.similarity_search(documents[1].page_content, k=1) == [documents[1]]
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_another_embedding_model_is_refused_on_opening_and_embeds_anew_on_building(
+    database: Database, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match=f"no {database} collection 'diseases'"):
+        open_database(HashEmbeddings(), tmp_path, database=database)
+    build_database(record_documents(), HashEmbeddings(), tmp_path, database=database)
+    other = HashEmbeddings(dimension=32, model_name="other")
+    with pytest.raises(IndexMismatchError, match=r"model_name.*hash.*other"):
+        open_database(other, tmp_path, database=database)
+    build_database(record_documents(), other, tmp_path, database=database)
+    assert len(other.embedded) == len(record_documents())
+    assert open_database(other, tmp_path, database=database).similarity_search("踝部肿痛", k=1)
+
+
+def test_a_filter_of_the_database_is_handed_on(filled: RecordStore) -> None:
+    chroma = type(filled.store).__name__ == "Chroma"
+    settings = {"filter": {"department": "耳鼻喉科"}} if chroma else {"expr": 'department == "耳鼻喉科"'}
+    found = filled.similarity_search("发烧", k=5, **settings)
+    assert len(found) == 5
+    assert {document.metadata["department"] for document in found} == {"耳鼻喉科"}
