@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test clients load lint types format build clean help
+.PHONY: demo test trust clients load lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -18,6 +18,9 @@ test: .venv/.dev  ## Run the default test suite
 
 clients: .venv/.dev  ## Try every rerank client against the service, in environments of their own
 	$(BIN)/python -m pytest -m clients tests/test_serving_clients.py
+
+trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
+	$(BIN)/python -m pytest -m long
 
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
