@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test clients ray-tests load lint types format build clean help
+.PHONY: demo test trust clients ray-tests load lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -21,6 +21,9 @@ clients: .venv/.dev  ## Try every rerank client against the service, in environm
 
 ray-tests: .venv/.dev  ## Run the service and offline jobs on a Ray cluster of two nodes on this machine
 	$(BIN)/python -m pytest -m ray tests
+
+trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
+	$(BIN)/python -m pytest -m long
 
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service

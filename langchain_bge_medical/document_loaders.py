@@ -9,7 +9,10 @@ import hashlib
 import io
 import json
 import logging
+import math
+import os
 import uuid
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +40,10 @@ _ID_NAMESPACE = uuid.UUID("6f1c1f0e-6d0c-5e0c-9a53-3a0f6c0e2b11")
 _CHUNK = 1 << 16
 # csv refuses cells above 128 KiB by default; a description may be longer, a megabyte of it is a broken quote.
 _MAX_CELL = 1 << 20
+# What bounds the memory, whatever a file unpacks to: characters of one record's line or row, and of JSON read whole.
+_MAX_RECORD, _MAX_WHOLE = 1 << 24, 1 << 27
+# Bytes of a workbook, unpacked: its sheets, which are streamed, and the rest, which is not. Rows, as Excel has it.
+_MAX_SHEETS, _MAX_REST_OF_WORKBOOK, _MAX_ROWS = 1 << 29, 1 << 26, 1 << 20
 _Bytes: TypeAlias = gzip.GzipFile | io.BufferedReader
 
 
@@ -55,7 +62,9 @@ class MedicalKBLoader(BaseLoader):
     is found by looking at the content. Text is UTF-8 (with or without BOM), UTF-16 with BOM, or GB18030.
 
     JSON Lines, CSV, TSV and XLSX are streamed: memory holds one record at a time plus about 250 bytes per
-    record (digests, to report duplicates). Other JSON is read whole.
+    record (digests, to report duplicates). Other JSON is read whole. Refused are, whatever a file unpacks to, a text
+    of more than 1 Mi characters, a record of more than 16 Mi, JSON read whole of more than 128 Mi, and a workbook
+    of more than 576 MiB or 1,048,576 rows. In a folder, links that lead nowhere or out of it are refused.
 
     Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the
     file's name, so that `langchain_core.indexing.index` skips what has not changed) and as metadata every
@@ -120,8 +129,9 @@ class MedicalKBLoader(BaseLoader):
 
         Raises:
             FileNotFoundError: If `file_path` does not exist.
-            KnowledgeBaseError: If a file is not a knowledge base in a known format, holds no record, or
-                (with `on_error="raise"`) has a bad record. Names file, line or record, field and value.
+            OSError: If the operating system does not let a file be read.
+            KnowledgeBaseError: If a file is not a knowledge base in a known format, is too large, holds no record,
+                or (with `on_error="raise"`) has a bad record. Names file, line or record, field and value.
         """
         skipped = loaded = 0
         seen: set[bytes] = set()  # digests of the names, and of the names with their texts
@@ -186,6 +196,12 @@ class MedicalKBLoader(BaseLoader):
             raise raw.value
         if not isinstance(raw.value, Mapping):
             raise KnowledgeBaseError("a record must be an object", place=raw.place, value=raw.value)
+        for field, value in raw.value.items():
+            texts = value if isinstance(value, list) else [value]
+            if any(isinstance(text, str) and len(text) > _MAX_CELL for text in texts):
+                raise KnowledgeBaseError(
+                    f"has a text of more than {_MAX_CELL:,} characters", place=raw.place, field=str(field)
+                )
         try:
             return DiseaseRecord.from_raw(raw.value, field_map=self._field_map)
         except KnowledgeBaseError as error:
@@ -220,8 +236,8 @@ class MedicalKBLoader(BaseLoader):
     def _document(self, name: str, nth: int, text: str, metadata: dict[str, Any], file: Path, seq_num: int) -> Document:
         # The path below the folder, or the bare name: moving a knowledge base does not change its ids.
         inner = file.relative_to(self.file_path).as_posix() if self.file_path.is_dir() else file.name
-        key = f"{name}\n{inner}" + (f"\n{nth}" if nth > 1 else "")
-        source = self._source if file == self.file_path else str(Path(self._source) / inner)
+        key = _printable(f"{name}\n{inner}" + (f"\n{nth}" if nth > 1 else ""))
+        source = _printable(self._source if file == self.file_path else str(Path(self._source) / inner))
         return Document(
             id=str(uuid.uuid5(_ID_NAMESPACE, key)),
             page_content=text,
@@ -233,22 +249,39 @@ class MedicalKBLoader(BaseLoader):
             raise FileNotFoundError(f"no knowledge base at {self._source!r}")
         if self.file_path.is_file():
             return [self.file_path]
+        if not self.file_path.is_dir():
+            raise KnowledgeBaseError("is neither a file nor a folder", place=self._source)
         files: list[Path] = []
         others: list[Path] = []
         for path in sorted(self.file_path.rglob("*")):
             # .git, .ipynb_checkpoints, and ~$kb.xlsx, which Excel keeps while kb.xlsx is open, are nobody's data.
             inner = path.relative_to(self.file_path)
-            if path.is_file() and not any(part.startswith((".", "~$")) for part in inner.parts):
-                suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
-                (files if suffix.lower() in FOLDER_SUFFIXES else others).append(path)
+            if any(part.startswith((".", "~$")) for part in inner.parts):
+                continue
+            if path.is_symlink():
+                self._check_link(path)
+            if path.is_dir() and not path.is_symlink():
+                continue
+            suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
+            (files if path.is_file() and suffix.lower() in FOLDER_SUFFIXES else others).append(path)
         if others:
             logger.warning("%s: left alone, not a known kind: %s", self._source, ", ".join(p.name for p in others))
         if not files:
             raise KnowledgeBaseError(f"no {', '.join(FOLDER_SUFFIXES)} in this folder", place=self._source)
         return files
 
+    def _check_link(self, path: Path) -> None:
+        """Refuse a link that leads nowhere, which would be left out in silence, or out of the folder."""
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # a loop is the one or the other, by the version of Python
+            raise KnowledgeBaseError("is a link to nothing", place=str(path)) from None
+        if not target.is_relative_to(self.file_path.resolve()):
+            problem = "is a link that leaves the folder; put the file itself there, or load it by its own path"
+            raise KnowledgeBaseError(problem, place=str(path))
+
     def _read(self, file: Path) -> Iterator[_Raw]:
-        place = str(file)
+        place = _printable(str(file))
         try:
             with _open_binary(file) as stream:
                 if stream.read(4) == b"PK\x03\x04":
@@ -274,6 +307,11 @@ class MedicalKBLoader(BaseLoader):
             if self._encoding is None:
                 raise
             raise KnowledgeBaseError(f"cannot be read with encoding={self._encoding!r}: {error}", place=place) from None
+
+
+def _printable(path: str) -> str:
+    """Return a path without what only file systems can hold: bytes that are no text in their encoding."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _open_binary(file: Path) -> _Bytes:
@@ -302,7 +340,7 @@ def _detect_encoding(stream: _Bytes, place: str) -> str:
 
 
 def _read_text(text: IO[str], place: str, field_map: Mapping[str, str]) -> Iterator[_Raw]:
-    first, second = _first_lines(text)
+    first, second = _first_lines(text, place)
     text.seek(0)
     if not first:
         raise KnowledgeBaseError("is empty", place=place)
@@ -315,10 +353,38 @@ def _read_text(text: IO[str], place: str, field_map: Mapping[str, str]) -> Itera
         yield from _read_table(_csv_rows(text, first, place), place)
 
 
-def _first_lines(text: IO[str]) -> tuple[str, str]:
+class _Lines:
+    """The lines of a text, none longer than memory should hold, nor more of them together without a `pause`."""
+
+    def __init__(self, text: IO[str], place: str, limit: int = _MAX_RECORD) -> None:
+        self._text, self._place, self._limit = text, place, limit
+        self._number = self._since = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._limit + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self._since += len(line)
+        if self._since > self._limit:
+            where = f"{self._place}, line {self._number}"
+            raise KnowledgeBaseError(f"is a record of more than {self._limit:,} characters", place=where)
+        return line
+
+    def pause(self) -> None:
+        """Begin a new record."""
+        self._since = 0
+
+
+def _first_lines(text: IO[str], place: str) -> tuple[str, str]:
     """Return the first two lines that are not blank, stripped; empty strings where there are none."""
     found: list[str] = []
-    for line in text:
+    lines = _Lines(text, place, _MAX_WHOLE)
+    for line in lines:
+        lines.pause()
         if line := line.strip():
             found.append(line)
             if len(found) == 2:
@@ -339,16 +405,20 @@ def _parse_json(text: str, place: str, *, is_file: bool = False) -> Any:
     def no_constant(name: str) -> None:
         raise KnowledgeBaseError("is not JSON", place=place, value=name)
 
+    def finite(number: str) -> float:
+        if math.isinf(value := float(number)):
+            raise KnowledgeBaseError("holds a number that is too large", place=place, value=number)
+        return value
+
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         parsed = dict(pairs)
         if len(parsed) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
             raise KnowledgeBaseError("stands twice in one object", place=place, field=twice, value=parsed)
         return parsed
 
     try:
-        return json.loads(text, parse_constant=no_constant, object_pairs_hook=no_repeats)
+        return json.loads(text, parse_constant=no_constant, parse_float=finite, object_pairs_hook=no_repeats)
     except json.JSONDecodeError as error:
         where = f"{place}, line {error.lineno}" if is_file else place
         near = text[max(0, error.pos - 20) : error.pos + 20]
@@ -362,7 +432,9 @@ def _parse_json(text: str, place: str, *, is_file: bool = False) -> Any:
 
 
 def _read_json_lines(text: IO[str], place: str) -> Iterator[_Raw]:
-    for number, line in enumerate(text, start=1):
+    lines = _Lines(text, place)
+    for number, line in enumerate(lines, start=1):
+        lines.pause()
         if line.strip():
             where = f"{place}, line {number}"
             try:
@@ -372,7 +444,12 @@ def _read_json_lines(text: IO[str], place: str) -> Iterator[_Raw]:
 
 
 def _read_json(text: IO[str], place: str, field_map: Mapping[str, str]) -> Iterator[_Raw]:
-    document = _parse_json(text.read(), place, is_file=True)
+    content = text.read(_MAX_WHOLE + 1)
+    if len(content) > _MAX_WHOLE:
+        raise KnowledgeBaseError(
+            f"is JSON of more than {_MAX_WHOLE:,} characters; make it JSON Lines, a record a line", place=place
+        )
+    document = _parse_json(content, place, is_file=True)
     for number, value in enumerate(_unwrap(document, place, field_map), start=1):
         yield _Raw(f"{place}, record {number}", value)
 
@@ -409,8 +486,10 @@ def _with_key_as_name(key: str, record: dict[str, Any], field_map: Mapping[str, 
 def _csv_rows(text: IO[str], header: str, place: str) -> Iterator[tuple[int, list[str]]]:
     delimiter = max("\t,;", key=header.count)
     csv.field_size_limit(max(_MAX_CELL, csv.field_size_limit()))  # one limit for the whole process: only raise it
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    lines = _Lines(text, place)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
+        lines.pause()
         try:
             row = next(reader)
         except StopIteration:
@@ -441,7 +520,7 @@ def _check_header(header: list[str], where: str) -> None:
     named = [name for name in header if name]
     if len(named) < 2:
         raise KnowledgeBaseError("is neither JSON nor a table with a header line", place=where, value=header[0])
-    if twice := next((name for name in named if named.count(name) > 1), None):
+    if twice := next((name for name, times in Counter(named).items() if times > 1), None):
         raise KnowledgeBaseError("two columns have the same name", place=where, value=twice)
 
 
@@ -450,6 +529,7 @@ def _read_xlsx(stream: _Bytes, place: str) -> Iterator[_Raw]:
     from openpyxl import load_workbook
 
     def rows() -> Iterator[tuple[int, list[str]]]:
+        _check_size(stream, place)
         workbook = load_workbook(stream, read_only=True, data_only=True)
         sheet, *others = workbook.worksheets
         if others:
@@ -458,6 +538,8 @@ def _read_xlsx(stream: _Bytes, place: str) -> Iterator[_Raw]:
         sheet.reset_dimensions()  # some exporters write A1 there, whatever the sheet's size
         width = 0
         for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+            if number > _MAX_ROWS:  # openpyxl makes up each row that is left out, up to whatever number a row has
+                raise KnowledgeBaseError(f"has more than {_MAX_ROWS:,} rows", place=place)
             cells = ["" if cell is None else str(cell) for cell in row]
             while len(cells) > width and not cells[-1].strip():
                 cells.pop()  # Excel pads rows with empty cells, each row differently
@@ -470,3 +552,17 @@ def _read_xlsx(stream: _Bytes, place: str) -> Iterator[_Raw]:
         raise
     except Exception as error:  # for a broken workbook zipfile, zlib, expat and openpyxl raise a dozen kinds
         raise KnowledgeBaseError(f"is not an Excel workbook: {error}", place=place) from error
+
+
+def _check_size(stream: _Bytes, place: str) -> None:
+    """Refuse a workbook by the sizes that it says its parts have; unpacking gives no more than those."""
+    sheets = rest = 0
+    with zipfile.ZipFile(stream) as parts:
+        for part in parts.infolist():
+            if part.filename.startswith("xl/worksheets/"):
+                sheets += part.file_size
+            else:
+                rest += part.file_size
+    for what, size, limit in (("sheets", sheets, _MAX_SHEETS), ("other parts", rest, _MAX_REST_OF_WORKBOOK)):
+        if size > limit:
+            raise KnowledgeBaseError(f"unpacks to {size:,} bytes of {what}; at most {limit:,} are read", place=place)

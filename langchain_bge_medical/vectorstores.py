@@ -169,7 +169,7 @@ def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
     index_file, documents_file = _checked_files(folder, manifest)
     large = manifest["dimension"] * manifest["count"] > _EXACT_NUMBERS
     # Mapped, a large index is there at once, and processes that load it share its memory.
-    index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if large else 0)
+    index = _read_vectors(index_file, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if large else 0)
     documents: _StoredDocuments | list[Document]
     documents = _StoredDocuments(documents_file) if large else list(_read_documents(documents_file))
     for what, number, expected in (
@@ -255,8 +255,6 @@ class _VectorsByText:
     """The vectors of an index on disk, by their text; empty if there is none that can be used."""
 
     def __init__(self, folder: Path, embeddings: Mapping[str, str]) -> None:
-        import faiss
-
         self._rows: dict[bytes, int] = {}
         if not (folder / _MANIFEST).exists():
             if folder.exists() and any(not any(map(file.match, _GENERATED)) for file in folder.iterdir()):
@@ -265,19 +263,18 @@ class _VectorsByText:
         try:
             manifest = _read_manifest(folder)
             index_file, documents_file = _checked_files(folder, manifest)
+            if manifest["embeddings"] != embeddings:
+                logger.warning(
+                    "%s: was built with %s; everything is embedded again", folder, _shown(manifest["embeddings"])
+                )
+                return
+            self._index = _read_vectors(index_file)
+            rows = {_digest(document.page_content): row for row, document in enumerate(_read_documents(documents_file))}
         except IndexMismatchError as error:
             logger.warning("%s; everything is embedded again", error)
             return
-        if manifest["embeddings"] != embeddings:
-            logger.warning(
-                "%s: was built with %s; everything is embedded again", folder, _shown(manifest["embeddings"])
-            )
-            return
-        self._index = faiss.read_index(str(index_file))
         _make_addressable(self._index)
-        self._rows = {
-            _digest(document.page_content): row for row, document in enumerate(_read_documents(documents_file))
-        }
+        self._rows = rows
 
     def get(self, text: str) -> np.ndarray[Any, Any] | None:
         row = self._rows.get(_digest(text))
@@ -365,6 +362,9 @@ class _StoredDocuments:
     """Documents that stay in their file until they are asked for: what LangChain calls a docstore, to read from."""
 
     def __init__(self, file: Path) -> None:
+        self._place = str(file)
+        if not file.stat().st_size:
+            raise IndexMismatchError(f"{file}: is empty")
         with file.open("rb") as stream:
             self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self._starts = _line_starts(self._bytes)
@@ -394,8 +394,7 @@ class _StoredDocuments:
         return f"ID {search} not found." if row is None else self._document(row).model_copy(deep=True)
 
     def _read(self, row: int) -> Document:
-        line = self._bytes[self._starts[row] : self._starts[row + 1]]
-        return Document(**json.loads(line.decode("utf-8", "surrogatepass")))
+        return _as_document(self._bytes[self._starts[row] : self._starts[row + 1]], f"{self._place}, line {row + 1}")
 
 
 class _RowIds(Mapping[int, str]):
@@ -482,8 +481,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text("utf-8"))
         format_, files, embeddings = manifest["format"], manifest["files"], manifest["embeddings"]
-        complete = {"dimension", "count"} <= set(manifest)
-    except (ValueError, KeyError, TypeError):
+        complete = all(type(manifest[key]) is int for key in ("dimension", "count"))
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise IndexMismatchError(f"{file}: is damaged; build the index again") from None
     if not (complete and isinstance(files, dict) and isinstance(embeddings, dict)):
         raise IndexMismatchError(f"{file}: is damaged; build the index again")
@@ -499,6 +498,8 @@ def _checked_files(folder: Path, manifest: Mapping[str, Any]) -> tuple[Path, Pat
         file = folder / name
         if Path(name).name != name:
             raise IndexMismatchError(f"{folder}: {_MANIFEST} names {name!r}, which is not in this folder")
+        if not any(map(Path(name).match, _GENERATED)):
+            raise IndexMismatchError(f"{folder}: {_MANIFEST} names {name!r}, which is no part of an index")
         if not file.is_file():
             raise IndexMismatchError(f"{file}: is missing")
         if _sha256(file) != digest:
@@ -509,10 +510,26 @@ def _checked_files(folder: Path, manifest: Mapping[str, Any]) -> tuple[Path, Pat
     return found[".faiss"], found[".jsonl"]
 
 
+def _read_vectors(file: Path, flags: int = 0) -> Any:
+    import faiss
+
+    try:
+        return faiss.read_index(str(file), flags)
+    except (RuntimeError, MemoryError):  # a size in it that cannot be is memory that is not there
+        raise IndexMismatchError(f"{file}: is no index; build it again") from None
+
+
 def _read_documents(file: Path) -> Iterator[Document]:
-    with file.open(encoding="utf-8", errors="surrogatepass") as stream:
-        for line in stream:
-            yield Document(**json.loads(line))
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            yield _as_document(line, f"{file}, line {number}")
+
+
+def _as_document(line: bytes, place: str) -> Document:
+    try:
+        return Document(**json.loads(line.decode("utf-8", "surrogatepass")))
+    except (ValueError, TypeError, RecursionError):
+        raise IndexMismatchError(f"{place}: is no document; build the index again") from None
 
 
 def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
