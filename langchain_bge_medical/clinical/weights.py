@@ -52,4 +52,4 @@ ABSTENTION = AbstentionWeights(
     bias=-4.64, findings=2.48, loose=2.16, said=0.82, best=2.79, covered=0.78, body=2.45, course=2.51, flagged=2.09,
     other_subject=-9.0, other_wish=-1.71,
 )  # fmt: skip
-ABSTENTION_THRESHOLD = 0.672
+ABSTENTION_THRESHOLD = 0.4
