@@ -315,6 +315,17 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_with_the_sam
         torch.testing.assert_close(got[name], tensor, msg=name)
 
 
+def test_a_big_models_activations_are_computed_twice_to_the_same_end(
+    tiny_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(tiny_reranker, tmp_path / "small", materials(20))
+    monkeypatch.setattr(tuning, "_BIG", 0)
+    tune(tiny_reranker, tmp_path / "big", materials(20))
+    expected, got = weights(tmp_path / "small"), weights(tmp_path / "big")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(got[name], tensor, msg=name)
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher")

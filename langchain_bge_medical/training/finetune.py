@@ -454,7 +454,10 @@ def _train(
     if lora:
         _add_adapter(model)
     if parameters > _BIG:  # activations are computed twice instead of kept
-        model.transformers_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        network = model.transformers_model
+        # Later releases of transformers warn of the second name, earlier ones lack the first.
+        enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     size = "lora" if lora else "big" if parameters > _BIG else "small"
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.batch_size))
     interval = max(1, steps // _EVALUATIONS)
