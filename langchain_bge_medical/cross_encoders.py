@@ -39,7 +39,7 @@ _BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
 # FlagReranker's default.
 _USUAL_MAX_LENGTH = 512
 # Of a classification head: BERT's and most others', RoBERTa's, decoders'.
-_LAST_OF_HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
+_LAST_OF_HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
 # Pairs that are tokenised before a GPU gets them, at a time.
 _PAIRS_TOKENISED = 256
 # Batches that a model is given at a time, for each that it runs side by side.
@@ -599,7 +599,7 @@ def _check_reranker(folder: Path, model_name: str) -> None:
     parameters = shapes(folder)
     labels = config.get("num_labels", len(config.get("id2label") or {0: ""}))
     # The last layer of the head has a row for each label, whatever the config says.
-    rows = [shape[0] for name, shape in parameters.items() if name.endswith(_LAST_OF_HEADS) and shape]
+    rows = [shape[0] for name, shape in parameters.items() if f".{name}".endswith(_LAST_OF_HEADS) and shape]
     if labels != 1 or any(number != 1 for number in rows):
         raise ModelNotFoundError(
             f"model {model_name!r} has {labels if labels != 1 else rows[0]} labels; a reranker has one"
