@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import uuid
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -103,10 +105,20 @@ class Calibration(BaseModel):
         return len(known) == len(values) and chance_of_any(known) < self.threshold
 
     def save(self, path: Path) -> None:
-        """Write plain JSON to `path`, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n", "utf-8")
-        part.replace(path)
+        """Write plain JSON to `path`, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written; what was there before is still there.
+        """
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")  # two processes must not share one
+        try:
+            with part.open("w", encoding="utf-8") as stream:
+                stream.write(json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_bge_medical.model_files import ModelNotFoundError, model_folder, read_config, resolved_revision
+from langchain_bge_medical.model_files import (
+    ModelNotFoundError,
+    loading,
+    model_folder,
+    read_config,
+    resolved_revision,
+    shapes,
+)
 from langchain_bge_medical.pair_tokenizer import LongDocuments, PairTokenizer, TokenSequence
 from langchain_bge_medical.score_cache import CachedLogit, ScoreCache
 
@@ -31,6 +38,8 @@ DType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 _BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
 # FlagReranker's default.
 _USUAL_MAX_LENGTH = 512
+# Of a classification head: BERT's and most others', RoBERTa's, decoders'.
+_LAST_OF_HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
 # Pairs that are tokenised before a GPU gets them, at a time.
 _PAIRS_TOKENISED = 256
 # Batches that a model is given at a time, for each that it runs side by side.
@@ -131,7 +140,8 @@ class BGECrossEncoder(BaseCrossEncoder):
             cache: Logits of pairs seen before; holds no text.
 
         Raises:
-            ModelNotFoundError: If the model cannot be had, is no reranker, or has no trained head.
+            ModelNotFoundError: If the model cannot be had, is no reranker, has no trained head, or its files are
+                damaged or do not belong together.
             ValueError: If a setting is out of its range, or `max_length` is more than the model can read.
         """
         for name, value, kinds in (("dtype", dtype, DType), ("long_documents", long_documents, LongDocuments)):
@@ -310,8 +320,9 @@ class BGECrossEncoder(BaseCrossEncoder):
         if self.dtype == "int8" and device != "cpu":
             raise ValueError(f"dtype='int8' runs on the CPU only, not on {device!r}")
         dtype = _resolved(self.dtype, device)
-        model, tokenizer, config = _open(folder, device, dtype, int8=self.dtype == "int8")
-        limit = min(tokenizer.model_max_length, _position_limit(config))
+        with loading(self.model_name, folder):
+            model, tokenizer, config = _open(folder, device, dtype, int8=self.dtype == "int8")
+            limit = min(tokenizer.model_max_length, _position_limit(config))
         if self.max_length is None:
             self.max_length = min(_USUAL_MAX_LENGTH, limit)
         if self.max_length > limit:
@@ -578,10 +589,9 @@ def checked_pairs(text_pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, 
 
 def _check_reranker(folder: Path, model_name: str) -> None:
     """Refuse what has no trained head with one output: its scores would all sit near 0.5."""
-    from safetensors import safe_open
-
     config = read_config(folder)
-    architecture = (config.get("architectures") or ["nothing"])[0]
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else "nothing"
     if "auto_map" in config:
         raise ModelNotFoundError(
             f"model {model_name!r} needs code of its own (auto_map), which is never run; use another"
@@ -591,14 +601,15 @@ def _check_reranker(folder: Path, model_name: str) -> None:
             f"model {model_name!r} is {architecture}, no reranker: it has no trained classification head, and every "
             f"score would be near 0.5. For an embedding model use the reranker of the same family"
         )
-    labels = len(config.get("id2label") or {0: ""})
-    if config.get("num_labels", labels) != 1:
-        raise ModelNotFoundError(f"model {model_name!r} has {labels} labels; a reranker has one")
-    keys: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            keys.update(tensors.keys())
-    if not any(key.startswith(("classifier", "score")) for key in keys):
+    parameters = shapes(folder)
+    labels = config.get("num_labels", len(config.get("id2label") or {0: ""}))
+    # The last layer of the head has a row for each label, whatever the config says.
+    rows = [shape[0] for name, shape in parameters.items() if f".{name}".endswith(_LAST_OF_HEADS) and shape]
+    if labels != 1 or any(number != 1 for number in rows):
+        raise ModelNotFoundError(
+            f"model {model_name!r} has {labels if labels != 1 else rows[0]} labels; a reranker has one"
+        )
+    if not any(key.startswith(("classifier", "score")) for key in parameters):
         raise ModelNotFoundError(
             f"model {model_name!r} calls itself {architecture}, but its weights hold no classification head; every "
             f"score would be near 0.5"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from langchain_bge_medical.model_files import model_folder, resolved_revision
+from langchain_bge_medical.model_files import ModelNotFoundError, loading, model_folder, resolved_revision
 
 # Of 1,024 numbers each they take 35 MB.
 _REMEMBERED_QUERIES = 1_024
@@ -45,7 +47,7 @@ class BGEEmbeddings(Embeddings):
             query_instruction: Put before a query and not before documents, as e.g. bge-large-zh-v1.5 wants.
 
         Raises:
-            ModelNotFoundError: If the model cannot be had.
+            ModelNotFoundError: If the model cannot be had, or its files are damaged or do not belong together.
         """
         self.model_name = model_name
         self.revision = revision
@@ -70,7 +72,11 @@ class BGEEmbeddings(Embeddings):
         return f"BGEEmbeddings({self.model_name!r}, revision={self.revision!r}, device={self.device!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one vector of length 1 per text, in order. `texts` may be empty."""
+        """Return one vector of length 1 per text, in order. `texts` may be empty.
+
+        Raises:
+            ValueError: If the model gives something that is not a finite number.
+        """
         if not texts:
             return []
         with self._lock:
@@ -82,6 +88,8 @@ class BGEEmbeddings(Embeddings):
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"model {self.model_name!r} gave a vector that is not all finite; its weights are broken")
         rows: list[list[float]] = vectors.tolist()
         return rows
 
@@ -114,13 +122,20 @@ class BGEEmbeddings(Embeddings):
 
         folder = model_folder(self.model_name, revision=self.revision, kind="embeddings")
         self.resolved_revision = resolved_revision(folder)
-        self._model = SentenceTransformer(
-            str(folder),
-            device=self.device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-        )
+        with loading(self.model_name, folder):
+            model = SentenceTransformer(
+                str(folder),
+                device=self.device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+            )
+            # One text, so that what is wrong with the folder is said now and not to the first patient.
+            model.encode(["."], show_progress_bar=False)
+        # Attention may hide a NaN; a sum does not.
+        if not all(math.isfinite(float(values.sum())) for values in model.parameters()):
+            raise ModelNotFoundError(f"model {self.model_name!r}: its weights in {folder} are not all finite numbers")
+        self._model = model
 
 
 def _without_lone_surrogates(text: str) -> str:

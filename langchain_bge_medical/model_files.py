@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +20,11 @@ _BUNDLED_FOLDERS = {
 # Configuration, tokenizer and safetensors weights: nothing that could run code when it is read.
 _SAFE_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*"]
+# One of these is a tokenizer's vocabulary. Without any, transformers makes up an empty one, and all texts look alike.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
+# Whose parameters are known by name, so that it can be told whether all are there. transformers makes up what is not.
+_KNOWN_FAMILIES = ("bert", "roberta", "xlm-roberta")
+_LAYER = re.compile(r"(?:.*\.)?encoder\.layer\.(\d+)\.(.+)")
 
 
 class ModelNotFoundError(OSError):
@@ -34,8 +43,8 @@ def model_folder(model_name: str, *, revision: str | None = None, kind: Literal[
         A folder with `config.json` and safetensors weights.
 
     Raises:
-        ModelNotFoundError: If the model cannot be had, or has no safetensors weights. The message names
-            the model, where it was looked for, and the ways out.
+        ModelNotFoundError: If the model cannot be had, has no safetensors weights, or its files are damaged or do
+            not belong together. The message names the model, where it was looked for, and the ways out.
         ValueError: If a revision is given for something that is not on the hub.
     """
     if model_name == BUNDLED:
@@ -65,9 +74,39 @@ def bundled_calibration() -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the model's `config.json`."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    """Return the model's `config.json`.
+
+    Raises:
+        ModelNotFoundError: If it is no JSON object.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelNotFoundError(f"{folder / 'config.json'} is damaged: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelNotFoundError(f"{folder / 'config.json'} is damaged: it holds no object")
     return config
+
+
+@contextmanager
+def loading(model_name: str, folder: Path) -> Iterator[None]:
+    """Turn whatever a library raises over a model's files into one sentence that names model and folder.
+
+    Raises:
+        ModelNotFoundError: For anything but a lack of memory.
+    """
+    try:
+        yield
+    except (ModelNotFoundError, MemoryError):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise ModelNotFoundError(
+            f"model {model_name!r} could not be loaded from {folder} ({type(error).__name__}: {said}); "
+            f"get its files again, or pass another model"
+        ) from error
 
 
 def resolved_revision(folder: Path) -> str:
@@ -126,4 +165,57 @@ def _checked(folder: Path, model_name: str) -> Path:
                 f"model {model_name!r}: {pickled.parent} holds pickled weights only, which are never read; "
                 f"save the model again with a current sentence-transformers."
             )
+    config = read_config(folder)
+    if "_attn_implementation_internal" in config:  # CVE-2026-4372: transformers would run code from the hub
+        raise ModelNotFoundError(f"model {model_name!r} names an attention kernel of its own, which is never run")
+    if not any(any(where.glob(name)) for where in (folder, *_folders(folder)) for name in _VOCABULARIES):
+        raise ModelNotFoundError(f"model {model_name!r}: {folder} holds no tokenizer ({', '.join(_VOCABULARIES)})")
+    if config.get("model_type") in _KNOWN_FAMILIES:
+        _check_parameters(shapes(folder), config, f"model {model_name!r}: {folder}")
     return folder
+
+
+def shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shape of each parameter in the folder's safetensors files, by its name.
+
+    Raises:
+        ModelNotFoundError: If one of them is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "np") as tensors:
+                found.update({name: tensors.get_slice(name).get_shape() for name in tensors.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise ModelNotFoundError(f"{file} is damaged ({error}); get it again") from None
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()]
+
+
+def _check_parameters(found: dict[str, list[int]], config: dict[str, Any], model: str) -> None:
+    """Refuse a model of a known family without all layers that it says it has, or of other sizes."""
+    layers: dict[int, set[str]] = defaultdict(set)
+    for name in found:
+        if match := _LAYER.fullmatch(name):
+            layers[int(match[1])].add(match[2])
+    number = config.get("num_hidden_layers")
+    if not isinstance(number, int) or sorted(layers) != list(range(number)):
+        raise ModelNotFoundError(f"{model} has weights of {len(layers)} layers, its config.json says {number}")
+    whole = set().union(*layers.values())
+    for layer, parameters in layers.items():
+        if missing := sorted(whole - parameters):
+            raise ModelNotFoundError(f"{model} has no weights of {missing[0]} in layer {layer}")
+    width = config.get("hidden_size")
+    for kind, rows in (
+        ("word_embeddings", config.get("vocab_size")),
+        ("position_embeddings", config.get("max_position_embeddings")),
+        ("attention.self.query", width),
+    ):
+        for name, shape in found.items():
+            if name.endswith(f"{kind}.weight") and shape != [rows, width]:
+                raise ModelNotFoundError(f"{model} has {name} of {shape}, its config.json says {[rows, width]}")

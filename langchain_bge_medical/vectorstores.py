@@ -12,6 +12,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from langchain_community.vectorstores import FAISS
@@ -85,7 +91,8 @@ def build_index(
     scores are squared L2 distances: 0 to 4, lower is nearer.
 
     The documents are read once, in batches; memory holds the index and the documents, nothing else that grows.
-    Writing is atomic: whenever it is interrupted, the folder holds the old index or the new one.
+    Writing is atomic: whenever it is interrupted, the folder holds the old index or the new one. Processes take turns
+    at a folder (not on Windows, where there is nothing to lock a folder with).
 
     Args:
         documents: What to index, e.g. `loader.lazy_load()`. One without an `id` gets one from its text. To be
@@ -108,7 +115,10 @@ def build_index(
     if not 0 < recall <= 1:
         raise ValueError(f"recall must lie in (0, 1], got {recall}")
     folder = None if path is None else Path(path)
-    known = _VectorsByText(folder, identity(embeddings)) if folder is not None else None
+    known = None
+    if folder is not None:
+        with _turn_at(folder, to_write=False):
+            known = _VectorsByText(folder, identity(embeddings))
     store: FAISS | None = None
     ids: set[str] = set()
     embedded = 0
@@ -156,9 +166,14 @@ def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
             parts do not belong together, or the index was built with another embedding model. Names the
             file or both models.
     """
+    folder = Path(path)
+    with _turn_at(folder, to_write=False):
+        return _load(folder, embeddings)
+
+
+def _load(folder: Path, embeddings: Embeddings) -> FAISS:
     import faiss
 
-    folder = Path(path)
     manifest = _read_manifest(folder)
     own, built_with = identity(embeddings), manifest["embeddings"]
     if own != built_with:
@@ -437,11 +452,33 @@ def _register(store: FAISS, documents: list[Document]) -> None:
         store.index_to_docstore_id[row] = document.id
 
 
+@contextmanager
+def _turn_at(folder: Path, *, to_write: bool) -> Iterator[None]:
+    """Wait for whoever writes to the folder, or to write for all who read it: a save removes what they read."""
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if to_write else fcntl.LOCK_SH)
+        except OSError as error:  # some network file systems have no locks
+            logger.debug("%s: cannot be locked: %s", folder, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _save(store: FAISS, embeddings: Mapping[str, str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with _turn_at(folder, to_write=True):
+        _write(store, embeddings, folder)
+
+
+def _write(store: FAISS, embeddings: Mapping[str, str], folder: Path) -> None:
     """Write new files beside the old ones, then switch by replacing the manifest, then clean up."""
     import faiss
 
-    folder.mkdir(parents=True, exist_ok=True)
     generation = uuid.uuid4().hex[:12]
     index_file, documents_file = (
         folder / f"index-{generation}.faiss",

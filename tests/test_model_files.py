@@ -244,7 +244,7 @@ def test_threads_take_turns_and_get_their_own_vectors(embeddings: BGEEmbeddings)
 def test_code_in_a_models_folder_is_not_run(folder: Path, tmp_path: Path) -> None:
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "evil.Evil"}]))
-    with pytest.raises(ValueError, match=r"evil\.Evil"):
+    with pytest.raises(ModelNotFoundError, match=r"evil\.Evil"):
         BGEEmbeddings(str(folder))
     assert not (tmp_path / "ran").exists()
 

@@ -24,6 +24,7 @@ from langchain_bge_medical.knowledge_base import KnowledgeBaseError
 from langchain_bge_medical.vectorstores import IndexMismatchError, build_index, load_index, stored_documents
 from tests.conftest import HashEmbeddings, record_documents
 
+LAUGHING_ROW = b'<row><c t="inlineStr"><is><t>&j;</t></is></c></row></sheetData>'
 KB = Path(__file__).parent / "data" / "kb"
 FILES = sorted(path for path in KB.rglob("*") if path.is_file() and path.suffix != ".md")
 RECORD = {"name": "甲", "symptom": ["痛"], "desc": "说"}
@@ -62,6 +63,15 @@ def refusal(path: Path, **options: Any) -> str:
     return str(caught.value).replace(str(path), "FILE")
 
 
+def index_refusal(index: Path) -> str | None:
+    """What `load_index` says against it, or `None` if it loads."""
+    try:
+        load_index(index, HashEmbeddings())
+    except IndexMismatchError as error:
+        return str(error)
+    return None
+
+
 # --- damage
 
 
@@ -96,11 +106,12 @@ def attack_loader(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / random_.choice(["kb", "kb.json", "kb.csv.gz", "kb.xlsx"])
         path.write_bytes(content)
+        documents, said = [], str(path)
         try:
             documents = MedicalKBLoader(path, on_error=random_.choice(["raise", "skip"])).load()
         except KnowledgeBaseError as error:
-            assert str(error).startswith(str(path))
-            return
+            said = str(error)
+        assert said.startswith(str(path))
     for document in documents:
         json.dumps(document.metadata, allow_nan=False)
         document.page_content.encode()
@@ -113,9 +124,9 @@ def test_a_damaged_knowledge_base_loads_or_is_refused_by_its_path(seed: int) -> 
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=20_000)
+@settings(deadline=None, max_examples=5_000)
 @given(st.integers(0, 1 << 40))
-def test_a_knowledge_base_damaged_in_20000_ways_loads_or_is_refused(seed: int) -> None:
+def test_a_knowledge_base_damaged_in_5000_ways_loads_or_is_refused(seed: int) -> None:
     attack_loader(seed)
 
 
@@ -161,7 +172,7 @@ def test_a_knowledge_base_damaged_in_20000_ways_loads_or_is_refused(seed: int) -
             lambda: workbook(
                 lambda sheet: b'<!DOCTYPE x [<!ENTITY a "' + b"a" * 1_000 + b'">'
                 + b"".join(b'<!ENTITY %c "%s">' % (98 + i, b"&%c;" % (97 + i) * 10) for i in range(9))
-                + b"]>" + sheet.replace(b"</sheetData>", b'<row><c t="inlineStr"><is><t>&j;</t></is></c></row></sheetData>')
+                + b"]>" + sheet.replace(b"</sheetData>", LAUGHING_ROW)
             ),
             "FILE: is not an Excel workbook", id="XML entities",
         ),
@@ -287,11 +298,12 @@ def test_any_altered_byte_of_any_file_is_refused_by_name(index: Path, which: str
     altered[position % len(content)] ^= change
     try:
         file.write_bytes(altered)
-        with pytest.raises(IndexMismatchError) as caught:
-            load_index(index, HashEmbeddings())
+        refused = index_refusal(index)
+        if refused is None:
             assert json.loads((index / "manifest.json").read_text("utf-8")) == said  # white space for white space
-            raise IndexMismatchError(str(index))
-        assert str(index if which == "manifest" else file) in str(caught.value)
+            assert which == "manifest"
+        else:
+            assert str(index if which == "manifest" else file) in refused
     finally:
         file.write_bytes(content)
 
@@ -318,16 +330,14 @@ def attack_vectors(index: Path, seed: int) -> None:
         content = whole[: random_.randrange(len(whole))]
     else:
         content_ = bytearray(whole)
-        # Where its sizes are. Of the length of all (bytes 37 to 44), which FAISS fills with zeros before it reads, the low
-        # bytes only: whoever can write the digests too may also fill the memory. README, Security, says so.
+        # Where its sizes are. Of the length of all (bytes 37 to 44), which FAISS fills with zeros before it reads, the
+        # low bytes only: whoever can write the digests too may also fill the memory. README, Security, says so.
         content_[random_.choice([*range(40), *range(45, 120)])] = random_.randrange(256)
         content = bytes(content_)
     try:
         vectors.write_bytes(content)
         reseal(index)
-        load_index(index, HashEmbeddings())
-    except IndexMismatchError as error:
-        assert str(index) in str(error)
+        assert str(index) in (index_refusal(index) or str(index))
     finally:
         vectors.write_bytes(whole)
         reseal(index)
@@ -340,9 +350,9 @@ def test_vectors_that_lie_and_have_the_right_digest_load_or_are_refused(index: P
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 1 << 40))
-def test_vectors_that_lie_in_5000_ways_load_or_are_refused(index: Path, seed: int) -> None:
+def test_vectors_that_lie_in_1000_ways_load_or_are_refused(index: Path, seed: int) -> None:
     attack_vectors(index, seed)
 
 
@@ -379,10 +389,10 @@ def test_no_descriptor_is_left_open_by_files_that_are_refused(index: Path, tmp_p
     (tmp_path / "kb").write_bytes(workbook()[:-40])
     (tmp_path / "kb.gz").write_bytes(zipped(b"[" * 99)[:-9])
     (index / "manifest.json").write_text("[")
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     for _ in range(20):
         refusal(tmp_path / "kb")
         refusal(tmp_path / "kb.gz")
         with pytest.raises(IndexMismatchError):
             load_index(index, HashEmbeddings())
-    assert not before or len(os.listdir("/proc/self/fd")) <= before
+    assert not before or len(list(Path("/proc/self/fd").iterdir())) <= before
