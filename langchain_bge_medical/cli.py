@@ -771,7 +771,7 @@ def finetune_command(
     embeddings: EmbeddingsName = BUNDLED,
     loss: Annotated[Loss, typer.Option(help="mse and margin-mse learn from --teacher.")] = Loss.bce,
     teacher: Annotated[str | None, typer.Option(help="A bigger reranker to learn from.", show_default=False)] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the examples.")] = 2.0,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the examples.")] = 1.0,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of passes.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs in a step; queries, for listwise.")] = 32,
     learning_rate: Annotated[

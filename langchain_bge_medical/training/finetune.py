@@ -82,7 +82,7 @@ class Settings:
     calibrated best. `listwise`: LambdaLoss over each query's documents. `mse`, `margin-mse`: a teacher's logits, or
     the gaps between them."""
     teacher: str | None = None
-    epochs: float = 2.0
+    epochs: float = 1.0
     max_steps: int | None = None
     batch_size: int = 32
     """Pairs in a step; queries, with their documents, for `listwise`."""
