@@ -11,6 +11,7 @@ import pytest
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon, plain_form
 from langchain_bge_medical.clinical.triage import RedFlag, RedFlags
 from langchain_bge_medical.knowledge_base import DiseaseRecord, normalize_name
+from langchain_bge_medical.model_files import resolved_revision
 
 RESOURCES = Path(__file__).parents[1] / "langchain_bge_medical" / "resources"
 
@@ -142,3 +143,10 @@ def test_a_red_flag_says_why_what_to_do_and_where_in_both_languages_without_a_do
     assert rule.department
     assert rule.source
     assert all(group and all(group) for group in rule.when)
+
+
+@pytest.mark.parametrize("kind", ["reranker", "embeddings"])
+def test_a_bundled_models_card_is_about_the_weights_beside_it_and_says_how_they_were_measured(kind: str) -> None:
+    card = (RESOURCES / f"bundled_{kind}" / "README.md").read_text("utf-8")
+    assert resolved_revision(RESOURCES / f"bundled_{kind}") in card
+    assert "| `heldout_complaints.jsonl` | 662 | rerank |" in card
