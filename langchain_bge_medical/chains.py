@@ -84,6 +84,8 @@ _CUT: Mapping[Lang, str] = {
     "zh": "(大模型回答的其余部分未通过核对,改用知识库原文)",
     "en": "(The rest of the language model's answer did not pass the check; the records follow instead.)",
 }
+LONGEST_QUERY = 8_000
+"""Characters that the chain takes; reading more would keep a processor busy for seconds."""
 _ENDS = "。!?！？\n"
 _LONGEST_SENTENCE = 400  # characters that are held back for a check before the answer is given up
 _LONGEST_ANSWER = 4_000
@@ -127,7 +129,7 @@ def build_answer_chain(
             one that was not retrieved; those of the bundled one are known.
 
     Returns:
-        The chain.
+        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters.
     """
     model: Runnable[dict[str, Any], str] | None = None
     if llm is not None:
@@ -485,5 +487,7 @@ def _as_inputs(given: str | Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             'the chain takes the patient\'s words, or {"query": ..., "history": [...]}; the query is blank'
         )
+    if len(query) > LONGEST_QUERY:
+        raise ValueError(f"the query has {len(query):,} characters; at most {LONGEST_QUERY:,} are taken")
     history: Sequence[BaseMessage] = given.get("history") or []
     return {"query": query, "history": history}
