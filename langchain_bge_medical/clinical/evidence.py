@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import Finding, findings
+
+_QUOTES = 20  # of a symptom that is said again and again
 
 Status = Literal["matched", "denied", "missing", "contradicting"]
 
@@ -73,9 +75,9 @@ def with_evidence(
     A symptom is *matched* if the patient affirms (or suspects) it or something of the same kind (`头痛` for
     `晨起头痛`), *denied* if they deny it, *missing* if they say nothing of it; what is denied is never matched. It is
     *contradicting* if the document itself says that the disease comes without it (`一般不烧`) and the patient has it. A
-    matched, denied or contradicting one has a piece in the query and one in the document, a missing one only in the
-    document. Where age or sex speak against a disease, `metadata["patient_mismatch"]` says `impossible` or
-    `unlikely`.
+    matched, denied or contradicting one has a piece in the document and one in the query for each time it is said, up
+    to 20; a missing one has a piece in the document only. Where age or sex speak against a disease,
+    `metadata["patient_mismatch"]` says `impossible` or `unlikely`.
 
     Args:
         documents: Not modified; their symptoms are those in `metadata["symptoms"]`, and where there are none,
@@ -91,15 +93,18 @@ def with_evidence(
     if said is None:
         said = findings(query, lexicon)
     patient = patient or patient_of(query)
-    said = [finding for finding in said if finding.status in ("present", "possible", "absent")]
+    by_term: dict[str, list[Finding]] = {}
+    for finding in said:
+        if finding.status in ("present", "possible", "absent"):
+            by_term.setdefault(finding.term, []).append(finding)
     annotated = []
     for document in documents:
         symptoms = _symptoms(document, lexicon)
         listed = {term for term, _ in symptoms}
         # 头痛 speaks for 晨起头痛 only where the document has no plain 头痛 of its own.
-        free = [finding for finding in said if finding.term not in listed]
-        pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, said, free)]
-        pieces += _contradictions(document, query, said, listed, lexicon)
+        free = {term: found for term, found in by_term.items() if term not in listed}
+        pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, by_term, free)]
+        pieces += _contradictions(document, query, free, lexicon)
         metadata: dict[str, Any] = {**copy.deepcopy(document.metadata), "evidence": [p.model_dump() for p in pieces]}
         metadata.pop("patient_mismatch", None)
         if against := mismatch(patient, document.metadata):
@@ -129,13 +134,21 @@ def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, in
 
 
 def _pieces(
-    term: str, start: int, document: Document, query: str, said: Sequence[Finding], free: Sequence[Finding]
+    term: str,
+    start: int,
+    document: Document,
+    query: str,
+    said: Mapping[str, list[Finding]],
+    free: Mapping[str, list[Finding]],
 ) -> list[Evidence]:
-    about = [finding for finding in said if finding.term == term] or [f for f in free if _related(f, term)]
+    about = said.get(term)
+    if about is None:
+        near = (f for name, found in free.items() if name.endswith(term) or term.endswith(name) for f in found)
+        about = sorted((finding for finding in near if _related(finding, term)), key=lambda finding: finding.start)
     affirmed = [finding for finding in about if finding.status != "absent"]
     denied = [finding for finding in about if finding.status == "absent"]
     status: Status = "matched" if affirmed else "denied" if denied else "missing"
-    words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)]
+    words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)[:_QUOTES]]
     return [*words, _in_document(document, start, start + len(term), status, term)]
 
 
@@ -157,7 +170,7 @@ def _related(finding: Finding, term: str) -> bool:
 
 
 def _contradictions(
-    document: Document, query: str, said: Sequence[Finding], listed: set[str], lexicon: SymptomLexicon
+    document: Document, query: str, free: Mapping[str, list[Finding]], lexicon: SymptomLexicon
 ) -> list[Evidence]:
     """Return the pieces about findings that the patient has and the document says the disease comes without."""
     description = document.metadata.get("description")
@@ -166,14 +179,13 @@ def _contradictions(
     offset = document.page_content.find(description)
     if offset < 0:
         return []
-    without = {f.term: f for f in _comes_without(description, lexicon) if f.term not in listed}
     pieces: list[Evidence] = []
-    for finding in said:
-        denied = without.get(finding.term)
-        if denied is not None and finding.status == "present":
-            pieces.append(_in_query(finding, query, "contradicting", finding.term))
+    for term, denied in {f.term: f for f in _comes_without(description, lexicon)}.items():
+        has = [finding for finding in free.get(term, ()) if finding.status == "present"]
+        if has:
+            pieces += [_in_query(finding, query, "contradicting", term) for finding in has[:_QUOTES]]
             start, end = offset + denied.start, offset + denied.end
-            pieces.append(_in_document(document, start, end, "contradicting", finding.term))
+            pieces.append(_in_document(document, start, end, "contradicting", term))
     return pieces
 
 

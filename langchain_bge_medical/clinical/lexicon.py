@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 _DEFAULT = Path(__file__).parents[1] / "resources" / "symptom_lexicon.json"
+_LONGEST_UNFOLDED = 4  # characters of one; ﷺ becomes 18, and says nothing of a symptom
 _END = ""  # the key under which a node of the trie holds the term that ends there
 
 
@@ -137,9 +138,11 @@ def plain_form(text: str) -> tuple[str, Sequence[int]]:
     chars: list[str] = []
     offsets: list[int] = []
     for i, char in enumerate(simplified):
-        for folded in unicodedata.normalize("NFKC", char).casefold():
-            chars.append(folded)
-            offsets.append(i)
+        unfolded = unicodedata.normalize("NFKC", char).casefold()
+        if len(unfolded) > _LONGEST_UNFOLDED:
+            unfolded = char
+        chars.extend(unfolded)
+        offsets.extend([i] * len(unfolded))
     return "".join(chars), offsets
 
 

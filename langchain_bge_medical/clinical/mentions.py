@@ -16,6 +16,7 @@ from __future__ import annotations
 import bisect
 import difflib
 import functools
+import heapq
 import itertools
 import json
 import math
@@ -97,11 +98,11 @@ _GAP = re.compile(
     rf"|个星期|个礼拜|礼拜)(?:多)?|从(?:昨|前|今|上|早)[^，。]{{0,4}}?(?:开始|起|就))"
 )
 _LATIN_GAP = re.compile(
-    r"(?:\s+(?:the|my|his|her|their|our|a|an|some|really|very|so|quite|pretty|bit|little|is|are|was|were"
+    r"(?:\s{1,3}(?:the|my|his|her|their|our|a|an|some|really|very|so|quite|pretty|bit|little|is|are|was|were"
     r"|been|being|be|has|have|had|feels?|felt|got|getting|gets|all|still|also|of|on|in|both|left|right"
     r"|most|constantly|always|slightly|a bit|a little|kind of|sort of|just|too|at|from|with|up|badly"
     r"|severe|bad|mild|it|keeps?|lots? of))+(?=\s)"
-    r"|\s+(?P<deny>not|no|never|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|hasn't|haven't)(?=\s)"
+    r"|\s{1,3}(?P<deny>not|no|never|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|hasn't|haven't)(?=\s)"
 )
 _BEFORE = frozenset("以之目饭睡经餐")  # 以前胸痛 is not 前胸痛
 _MAX_GAPS, _MAX_GAP_LENGTH = 3, 10
@@ -466,10 +467,13 @@ class _Paraphrases:
         starts = [m.start for m in chosen]
         added: list[Mention] = []
         replaced: set[Mention] = set()
+        known_clauses: dict[str, tuple[_Form, int, int, bool] | None] = {}  # of this text: it may repeat itself
         for clause in _CLAUSE.finditer(plain):
             if not _LEAST <= len(clause.group()) <= _MOST:
                 continue
-            found = self._best(clause.group())
+            if clause.group() not in known_clauses:
+                known_clauses[clause.group()] = self._best(clause.group())
+            found = known_clauses[clause.group()]
             if found is None:
                 continue
             form, start, end, denied = found
@@ -494,7 +498,7 @@ class _Paraphrases:
             for number in self._index.get(pair, ()):
                 scores[number] += weight
         best, best_share = None, _SHARE
-        for number, score in sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:12]:
+        for number, score in heapq.nsmallest(_TRIED, scores.items(), key=lambda item: (-item[1], item[0])):
             form_skeleton, form, weight = self._forms[number]
             share = score / weight if weight else 0.0
             if share < best_share * 0.7:
@@ -528,6 +532,7 @@ def _align(form: str, text: str) -> tuple[int, int, int, str] | None:
 
 
 _COMMON = 300  # a pair in more forms than this finds no candidates
+_TRIED = 12  # forms that are compared character by character
 _SHARE = 0.72  # of a form that a clause must share
 _VITAL = frozenset(
     "抽痛痒麻肿胀酸喘咳吐晕烧抖累乏困瘦血脓疹包泡溃汗噎呛痰涕泪红黄黑紫白硬凉热干烂破臭哑响歪斜卡掉秃多少稀深高低不没无"
@@ -604,9 +609,9 @@ _TOKENS = re.compile(
     rf"|(?P<needs>{_named('needs')})"
 )
 _IN_SITE = re.compile(
-    r"(?:\s+(?:in|on|of|at|behind|around|under|down|across|over"
-    r"|inside)(?:\s+(?:both|the|my|his|her|one|left|right|side|of|sides|lower|upper"
-    rf"|all))*\s+)(?P<site>{_LATIN_SITES})\b"
+    r"(?:\s{1,3}(?:in|on|of|at|behind|around|under|down|across|over"
+    r"|inside)(?:\s{1,3}(?:both|the|my|his|her|one|left|right|side|of|sides|lower|upper"
+    rf"|all)){0, 6}\s{1, 3})(?P<site>{_LATIN_SITES})\b"
 )
 _ONLY_GAPS = re.compile(
     rf"(?:(?:{_alternatives(_ADVERBS)}|{_N}(?:天|次|周|个月|年|小时)|是|颜色|看着|摸着|变|变的|又|有|带"

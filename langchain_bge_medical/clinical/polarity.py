@@ -319,6 +319,8 @@ def _heard(words: str) -> str:
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
     """Return whom the next finding is told of, and whether that is the teller, in their own words right before it."""
     who = before
+    if not words:
+        return who, False
     clause = _last_end(_STOP, words)
     for match in _WHO.finditer(words):
         if match.lastgroup == "others" or (match.lastgroup == "self" and match.start() >= clause):
@@ -340,6 +342,8 @@ def _aligned(text: str) -> str:
 
 def _last_end(pattern: re.Pattern[str], text: str) -> int:
     """Return where the last match ends, or 0."""
+    if not text:
+        return 0
     return max((match.end() for match in pattern.finditer(text)), default=0)
 
 
@@ -395,7 +399,8 @@ def affirms_nothing(text: str, found: Sequence[Finding]) -> bool:
     starts = [finding.start for finding in found]
     for clause in _CLAUSE.finditer(text):
         told = sum(char.isalnum() for char in clause.group())
-        if told > 1 and not any(clause.start() <= start < clause.end() for start in starts):
+        says = bisect.bisect_left(starts, clause.end()) - bisect.bisect_left(starts, clause.start())
+        if told > 1 and not says:
             return False
     return True
 

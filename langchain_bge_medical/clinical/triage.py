@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_bge_medical.clinical.demographics import patient_of
+from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import fold_pattern, folded, mentions_of
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
@@ -232,6 +232,10 @@ class _Facts:
         self._affirmed_spans: dict[tuple[int, int], bool] = {}
 
     @functools.cached_property
+    def _patient(self) -> Patient:
+        return patient_of(self._text)
+
+    @functools.cached_property
     def _values(self) -> list[Measurement]:
         return measurements(self._plain)
 
@@ -264,7 +268,7 @@ class _Facts:
         return next((said for a in self._concepts[name[1:]] if (said := self.quote(a)) is not None), None)
 
     def _context(self, name: str) -> str | None:
-        patient = patient_of(self._text)
+        patient = self._patient
         age = patient.age
         holds = {
             "@young_infant": age is not None and age < 0.25,

@@ -32,7 +32,7 @@ class AbstentionWeights(NamedTuple):
     said: float
     """Times the share of the text that findings take up."""
     best: float
-    """Times the best logit."""
+    """Times the best relevance score, on [-1, 1]."""
     covered: float
     """If the best document lists a symptom that is affirmed."""
     body: float
@@ -49,7 +49,7 @@ class AbstentionWeights(NamedTuple):
 
 BLEND = BlendWeights(affirmed=2.5, denied=1.5, recall=4.0, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
-    bias=-4.64, findings=2.48, loose=2.16, said=0.82, best=2.79, covered=0.78, body=2.45, course=2.51, flagged=2.09,
-    other_subject=-9.0, other_wish=-1.71,
+    bias=-4.31, findings=2.07, loose=2.13, said=4.92, best=2.0, covered=0.75, body=2.23, course=2.35, flagged=2.07,
+    other_subject=-9.0, other_wish=-1.89,
 )  # fmt: skip
-ABSTENTION_THRESHOLD = 0.4
+ABSTENTION_THRESHOLD = 0.592
