@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon, plain_form
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
+from langchain_bge_medical.clinical.phrases import phrases
 
 # Body parts, complaints, and what may stand between the two; entries may be regular expressions.
 _WORDS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "resources" / "symptom_words.json").read_text("utf-8"))
@@ -155,6 +156,7 @@ class MentionFinder:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         chosen = self._with_values(plain, chosen, taken)
         chosen += self._courses(masked, taken, chosen)
+        chosen += self._phrases(plain, taken)
         chosen += self._complaints(masked, taken, chosen)
         chosen = self._paraphrases.join(plain, chosen, self._known)
         chosen.sort(key=lambda m: m.start)
@@ -264,6 +266,14 @@ class MentionFinder:
                 found.append(Mention(term, match.start(), match.end(), opposite=False))
         for mention in found:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
+        return found
+
+    def _phrases(self, plain: str, taken: bytearray) -> list[Mention]:
+        found = []
+        for term, start, end in phrases(plain):
+            if term in self._known and not any(taken[start:end]):
+                found.append(Mention(term, start, end, opposite=False))
+                taken[start:end] = b"\1" * (end - start)
         return found
 
     # -- 4: body part and complaint

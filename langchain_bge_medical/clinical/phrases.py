@@ -1,0 +1,68 @@
+"""Ways to say a symptom that are patterns rather than words: `一爬楼就…喘`, `睡…不着`, `burns … when I pee`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+_DEFAULT = Path(__file__).parents[1] / "resources" / "symptom_phrases.json"
+
+# What the marks in the patterns stand for. A gap holds no denial: 手…麻 does not read 手不麻.
+_GAPS = (
+    ("…", r"[^，。；？！、\n\s没不无未]{0,6}"),
+    ("‥", r"[^.,;!?，。；？！、\n]{0,20}?"),
+)
+
+
+class Phrase(NamedTuple):
+    """Where a text says a term; offsets into the folded text."""
+
+    term: str
+    start: int
+    end: int
+
+
+def phrases(folded: str) -> list[Phrase]:
+    """Return what the patterns find, leftmost and longest first, without overlaps.
+
+    Args:
+        folded: A text as `mentions.folded` returns it.
+
+    Returns:
+        In order. Linear in the length of the text: every repetition in the patterns is bounded.
+    """
+    found = []
+    latin = re.search("[a-z]", folded) is not None
+    for language, rank, term, pattern in _patterns():
+        if language == "en" and not latin:
+            continue
+        for match in pattern.finditer(folded):
+            start, end = match.span()
+            if end == start or (language == "en" and start and folded[start - 1].isalnum()):
+                continue
+            found.append((start, -end, rank, term))
+    chosen, last = [], 0
+    for start, negative_end, _, term in sorted(found):
+        if start >= last:
+            chosen.append(Phrase(term, start, -negative_end))
+            last = -negative_end
+    return chosen
+
+
+@functools.cache
+def _patterns() -> list[tuple[str, int, str, re.Pattern[str]]]:
+    from langchain_bge_medical.clinical.mentions import fold_pattern
+
+    compiled = []
+    for language, terms in json.loads(_DEFAULT.read_text("utf-8")).items():
+        for term, patterns in terms.items():
+            for pattern in patterns:
+                # A word's beginning is looked at afterwards, so that the search may skip to the first letter.
+                expanded = pattern.removeprefix(r"\b")
+                for mark, gap in _GAPS:
+                    expanded = expanded.replace(mark, gap)
+                compiled.append((language, len(compiled), term, re.compile(fold_pattern(expanded))))
+    return compiled
