@@ -17,12 +17,17 @@ _GAPS = (
 )
 
 
+_DENIES = re.compile(r"n['’]t|\bno\b|\bnot\b|\bnever\b|\bwithout\b")
+
+
 class Phrase(NamedTuple):
     """Where a text says a term; offsets into the folded text."""
 
     term: str
     start: int
     end: int
+    denied: bool
+    """Whether a gap of the pattern took in a denial: `fingers aren't numb`."""
 
 
 def phrases(folded: str) -> list[Phrase]:
@@ -43,11 +48,12 @@ def phrases(folded: str) -> list[Phrase]:
             start, end = match.span()
             if end == start or (language == "en" and start and folded[start - 1].isalnum()):
                 continue
-            found.append((start, -end, rank, term))
+            denied = language == "en" and bool(_DENIES.search(match.group())) and not _DENIES.search(pattern.pattern)
+            found.append((start, -end, rank, term, denied))
     chosen, last = [], 0
-    for start, negative_end, _, term in sorted(found):
+    for start, negative_end, _, term, denied in sorted(found):
         if start >= last:
-            chosen.append(Phrase(term, start, -negative_end))
+            chosen.append(Phrase(term, start, -negative_end, denied))
             last = -negative_end
     return chosen
 
