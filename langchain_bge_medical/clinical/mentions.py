@@ -156,7 +156,7 @@ class MentionFinder:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         chosen = self._with_values(plain, chosen, taken)
         chosen += self._courses(masked, taken, chosen)
-        chosen += self._phrases(plain, taken)
+        chosen += self._phrases(plain, masked, taken)
         chosen += self._complaints(masked, taken, chosen)
         chosen = self._paraphrases.join(plain, chosen, self._known)
         chosen.sort(key=lambda m: m.start)
@@ -262,15 +262,16 @@ class MentionFinder:
                     continue
                 i = bisect.bisect_right(ends, match.start()) - 1
                 site = _site_of(masked[spoken[i].start : spoken[i].end], spoken[i].term) if i >= 0 else ""
-                term = next(t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
-                found.append(Mention(term, match.start(), match.end(), opposite=False))
+                said = (t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
+                if (term := next(said, None)) in self._known:
+                    found.append(Mention(term, match.start(), match.end(), opposite=False))
         for mention in found:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         return found
 
-    def _phrases(self, plain: str, taken: bytearray) -> list[Mention]:
+    def _phrases(self, plain: str, masked: str, taken: bytearray) -> list[Mention]:
         found = []
-        for term, start, end, denied in phrases(plain):
+        for term, start, end, denied in phrases(plain, masked):
             if term in self._known and not any(taken[start:end]):
                 found.append(Mention(term, start, end, denied))
                 taken[start:end] = b"\1" * (end - start)
@@ -408,7 +409,7 @@ _BETTER = re.compile(
     r"|吃(?:点|两口|几口|了)?(?:东西|饭|饼干|点心)?|喝(?:点|口)?热?水|拉完|排便后?|解完大便|吐完|放屁后?"
     r"|放个屁|热敷|冷敷|按(?:着|一按|按)|揉一?揉|捂着|甩甩手|甩手|起来走走?)(?:完|后|以后|之后|了|就|能"
     r"|也|反而|反倒|倒|会|又|都){0,4}"
-    r"(?:好(?:点|些|了|受|一点|多了|转)?|轻(?:点|些|了)?|舒服(?:点|些)?|缓解|减轻|没事|消失|不痛|能走)"
+    r"(?:好(?:点|些|了|受|一点|多了|转)?|轻(?:点|些|了)?|舒服(?:点|些)?|缓解|减轻|没事|消失|不痛(?=了)|能走)"
 )
 _BETTER_TERMS = (
     ("腰", "", "活动后腰痛减轻"),
@@ -441,7 +442,12 @@ _WORSE_TERMS = (
 
 def _affirms(form: str) -> bool:
     """Return whether a contrary affirms a complaint of its own: 痰是黄的, said to be the contrary of 白色黏痰."""
-    return not re.search(r"[不没无]|正常|好|稳|成形|有", form) and _parse(form) is not None
+    if re.search(r"[不没无]|正常|好|稳|成形", form):
+        return False
+    # 咳嗽有痰 is said of the cough, and no denial of 干咳 that a patient would hear.
+    return bool(re.search(r"[痛痰汗](?!.*[退消少净减])|尿多|低烧|更重|咳一声", form)) or (
+        "有" not in form and _parse(form) is not None
+    )
 
 
 _SUFFIX = re.compile(r"(?:e?s|ed|ing)?(?![a-z])")

@@ -13,10 +13,11 @@ _DEFAULT = Path(__file__).parents[1] / "resources" / "symptom_phrases.json"
 # What the marks in the patterns stand for. A gap holds no denial: 手…麻 does not read 手不麻.
 _GAPS = (
     ("…", r"[^，。；？！、\n\s没不无未]{0,6}"),
-    ("‥", r"[^.,;!?，。；？！、\n]{0,20}?"),
+    ("‥", r"([^.,;!?，。；？！、\n]{0,20}?)"),
 )
 
 
+_HIDDEN = re.compile("□+")
 _DENIES = re.compile(r"n['’]t|\bno\b|\bnot\b|\bnever\b|\bwithout\b")
 
 
@@ -30,11 +31,13 @@ class Phrase(NamedTuple):
     """Whether a gap of the pattern took in a denial: `fingers aren't numb`."""
 
 
-def phrases(folded: str) -> list[Phrase]:
+def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
     """Return what the patterns find, leftmost and longest first, without overlaps.
 
     Args:
         folded: A text as `mentions.folded` returns it.
+        masked: The same with words that only look like symptoms (芝麻, 口水) hidden by `□`; a pattern sees those
+            of them that it names.
 
     Returns:
         In order. Linear in the length of the text: every repetition in the patterns is bounded.
@@ -48,7 +51,12 @@ def phrases(folded: str) -> list[Phrase]:
             start, end = match.span()
             if end == start or (language == "en" and start and folded[start - 1].isalnum()):
                 continue
-            denied = language == "en" and bool(_DENIES.search(match.group())) and not _DENIES.search(pattern.pattern)
+            if masked is not None and "□" in masked[start:end]:
+                hidden = _HIDDEN.finditer(masked, max(0, start - 4), min(len(masked), end + 4))
+                spans = [h.span() for h in hidden if h.start() < end and h.end() > start]
+                if any(folded[a:b] not in pattern.pattern for a, b in spans):
+                    continue
+            denied = any(gap and _DENIES.search(gap) for gap in match.groups())
             found.append((start, -end, rank, term, denied))
     chosen, last = [], 0
     for start, negative_end, _, term, denied in sorted(found):

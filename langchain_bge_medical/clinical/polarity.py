@@ -39,6 +39,7 @@ _LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及)*")
 _DENYING = re.compile(
     r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|莫得|木有"
     r"|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
 _DOUBLE = re.compile(
@@ -65,6 +66,7 @@ _PSEUDO = re.compile(
     r"|不已|不大对|不太对|不太好|不太舒服|不大舒服"
     r"|(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律|理由)|[没未不]满|不足"
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
+    r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
@@ -110,7 +112,7 @@ _RELATIVES = (
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
     rf"(?P<others>(?:我们?|俺|咱|我家|我们家|他|她)?(?:的)?(?<![\w]){_RELATIVES}"
-    rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们)|她"
+    rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们|旁边|那|身边|一起)|她"
     r"|\b(?:my|his|her) (?:dad|father|mom|mum|mother|sister|brother|wife|husband|son|daughter|kid|child"
     r"|friend|roommate|coworker|grandma|grandpa|grandmother|grandfather|aunt|uncle|partner|boss"
     r"|neighbou?r)\b|\bcolleague\b|\bs?he\b)"
@@ -118,7 +120,7 @@ _WHO = re.compile(
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
-    r"|(?P<self>我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
@@ -284,10 +286,12 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
         if again and core and (core in first or first in core):
             denied = again["deny"] or len(core) < len(second)
             if between or len(core) == 1:
+                status = before.status
                 if denied and not _ASKS.match(plain, finding.end):
-                    kept[-1] = before._replace(status="absent" if finding.status == "present" else finding.status)
+                    status = "absent" if finding.status == "present" else finding.status
                 elif denied:
-                    kept[-1] = before._replace(status="possible")
+                    status = "possible"
+                kept[-1] = before._replace(end=finding.end, status=status)
                 continue
         if _SO_BAD.fullmatch(between) and finding.term in _CONSEQUENCES and finding.status == before.status:
             continue
