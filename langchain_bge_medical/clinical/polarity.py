@@ -257,7 +257,7 @@ class Reading:
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
-    r"\s*(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
@@ -433,7 +433,10 @@ def _aligned(text: str) -> str:
 
 def _last_end(pattern: re.Pattern[str], text: str) -> int:
     """Return where the last match ends, or 0."""
-    return max((match.end() for match in pattern.finditer(text)), default=0)
+    end = 0
+    for match in pattern.finditer(text):
+        end = match.end()
+    return end
 
 
 def _last_kind(pattern: re.Pattern[str], text: str) -> str | None:
