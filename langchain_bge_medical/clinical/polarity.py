@@ -37,7 +37,7 @@ _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
 _LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及)*")
 _DENYING = re.compile(
-    r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|莫得|木有"
+    r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
     r"|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
@@ -50,6 +50,8 @@ _DOUBLE = re.compile(
     r"|说不[^，。]{0,4}(?:那|都|才)?是(?:假|骗)|\bnot that i don['’]t\b"
     r"|\bnot that (?:i|he|she) do(?:es)?n['’]t\b|\bcan['’]t say i don['’]t\b"
 )
+# Words that deny though they hold what looks like no denial.
+_HARDLY = re.compile(r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|\bfree (?:of|from)\b|\bnothing\b")
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
     r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
@@ -120,7 +122,7 @@ _WHO = re.compile(
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
-    r"|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?!孩|娃)|倒是?|就是))|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
@@ -131,7 +133,8 @@ _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛�
 _BACKWARD = re.compile(
     r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本|差不多|完全|全|这两天|后来|自己){0,4}"
     r"(?:退|停|止住|止|好|消|不见|下来|下去|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
-    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
+    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
+    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
     r"|\s*亦?[无冇](?=[、，,。；;!！\s\n]|$)|\s*唔多(?=[、，,。；;!！\s\n]|$)"
     r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都)*(?:消失|没有|没|退|消|下去)了(?!好转)"
     r"|不明显|谈不上|说不上|算不上|不算|不严重"
@@ -146,10 +149,10 @@ _ANSWERED = re.compile(
     r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇|不)(?=[、，,。；;!！\n]|的|$)"
 )
 _NEITHER = re.compile(
-    rf"{_AFTER_WORDS}\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都|哪样都|什么的都)(?:没有?|无|冇|不存在|不明显)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
+    rf"{_AFTER_WORDS}(?:啥的|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都|哪样都|什么的都)(?:没有?|无|冇|不存在|不明显)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
 _HEALED = re.compile(
-    r"[^，,。；不才没]{0,4}(?:已经?|早|都|自己|后来)+好了"
+    r"[^，,。；不才没\s]{0,4}(?:已经?|早|都|自己|后来)+好了"
     r"|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
     r"|[^，,。；]{0,5}[，,][^，,。；不没又]{0,6}(?:退|消|止住|退下去)了(?=[，,。；]|$)(?![^。]{0,12}[又再])"
 )
@@ -334,6 +337,8 @@ def denied_within(words: str) -> bool:
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
 
 
+_SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.])\s(?![a-z0-9\s])")
+_RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
@@ -370,7 +375,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
     context, who, end = state
-    between = plain[end : mention.start]
+    # Between Chinese words a space is a comma.
+    between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
     if plain.startswith("my ", mention.start):
         whose = _WHO.match(plain, mention.start, mention.end + 12)
@@ -384,6 +390,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
     denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
+    if mention.opposite and denies:  # 不红不肿: only a denial right before 不肿 denies it
+        denies = bool(_RIGHT_BEFORE.search(heard))
     if heard.endswith("说不") and _LIE.match(plain, mention.end):
         denies = False
     if context.denied and not denies and _RESTART.search(heard):
@@ -406,7 +414,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
 
 def _heard(words: str) -> str:
     """Return the words without what looks like a denial and is none."""
-    return _PSEUDO.sub("□", _DOUBLE.sub("□", words))
+    return _PSEUDO.sub("□", _DOUBLE.sub("□", _HARDLY.sub("没有", words)))
 
 
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
@@ -414,8 +422,9 @@ def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
     who = before
     clause = _last_end(_STOP, words)
     for match in _WHO.finditer(words):
-        if match.lastgroup == "others" or (match.lastgroup == "self" and match.start() >= clause):
-            who = match.lastgroup
+        kind = "self" if match.lastgroup == "mine" else match.lastgroup
+        if kind == "others" or match.lastgroup == "mine" or (kind == "self" and match.start() >= clause):
+            who = kind
             if who == "self" and len(words) - match.end() <= _NEAR:
                 return who, True
     return who, False
