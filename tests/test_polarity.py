@@ -230,6 +230,6 @@ def test_a_denial_within_words_is_that_of_their_last_clause(words: str, denied: 
 )
 def test_findings_take_linear_time(unit: str) -> None:
     text = (unit * 30_000)[:30_000]  # quadratic time took a minute
-    started = time.perf_counter()
+    started = time.process_time()
     findings(text, LEXICON)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

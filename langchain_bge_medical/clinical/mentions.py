@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon, plain_form
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
+from langchain_bge_medical.clinical.phrases import phrases
 
 # Body parts, complaints, and what may stand between the two; entries may be regular expressions.
 _WORDS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "resources" / "symptom_words.json").read_text("utf-8"))
@@ -156,6 +157,7 @@ class MentionFinder:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         chosen = self._with_values(plain, chosen, taken)
         chosen += self._courses(masked, taken, chosen)
+        chosen += self._phrases(plain, masked, taken)
         chosen += self._complaints(masked, taken, chosen)
         chosen = self._paraphrases.join(plain, chosen, self._known)
         chosen.sort(key=lambda m: m.start)
@@ -261,10 +263,19 @@ class MentionFinder:
                     continue
                 i = bisect.bisect_right(ends, match.start()) - 1
                 site = _site_of(masked[spoken[i].start : spoken[i].end], spoken[i].term) if i >= 0 else ""
-                term = next(t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
-                found.append(Mention(term, match.start(), match.end(), opposite=False))
+                said = (t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
+                if (term := next(said, None)) in self._known:
+                    found.append(Mention(term, match.start(), match.end(), opposite=False))
         for mention in found:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
+        return found
+
+    def _phrases(self, plain: str, masked: str, taken: bytearray) -> list[Mention]:
+        found = []
+        for term, start, end, denied in phrases(plain, masked):
+            if term in self._known and not any(taken[start:end]):
+                found.append(Mention(term, start, end, denied))
+                taken[start:end] = b"\1" * (end - start)
         return found
 
     # -- 4: body part and complaint
@@ -348,35 +359,58 @@ class MentionFinder:
 _FINE_TERMS = (
     ("体温|烧", "发热"),
     ("血压", "血压升高"),
-    ("听力|听声音", "听力下降"),
-    ("视力|看东西|看字|眼神", "视力下降"),
-    ("食欲|胃口|吃饭|饭量", "食欲减退"),
-    ("睡觉|睡眠|睡的", "失眠"),
+    ("听力|听声音|耳朵", "听力下降"),
+    ("视力|看东西|看字|看的|眼神", "视力下降"),
+    ("眼睛", "眼痛"),
+    ("食欲|胃口|吃饭|饭量|饭", "食欲减退"),
+    ("吃奶|喝奶|奶量", "拒食"),
+    ("睡觉|睡眠|睡的|觉", "失眠"),
     ("说话|讲话|口齿", "言语不清"),
-    ("精神|精神头|精神状态", "精神萎靡"),
-    ("呼吸|喘气", "呼吸困难"),
-    ("心跳|心率", "心悸"),
-    ("大小便|大便|排便", "便秘"),
-    ("小便|尿尿|排尿", "排尿困难"),
+    ("精神头|精神状态|精神", "精神萎靡"),
+    ("呼吸|喘气|出气|气", "呼吸困难"),
+    ("心跳|心率|心脏", "心悸"),
+    ("胸口|胸", "胸痛"),
+    ("大小便|大便|排便|拉屎", "便秘"),
+    ("放屁|屁|排气", "停止排气排便"),
+    ("小便|尿尿|排尿|解小便|尿", "排尿困难"),
     ("月经|例假", "月经不规律"),
+    ("胎动", "胎动减少"),
     ("走路|行走", "行走困难"),
     ("手脚|胳膊腿|四肢|肢体活动", "肢体瘫痪"),
-    ("吞咽", "吞咽困难"),
+    ("吞咽|咽东西", "吞咽困难"),
+    ("嗓子|喉咙|咽喉", "咽痛"),
+    ("声音", "声音嘶哑"),
+    ("闻味儿?|闻东西|嗅觉", "嗅觉减退"),
+    ("鼻子", "鼻塞"),
+    ("味道|气味", "白带异味"),
     ("意识|神志|脑子", "意识障碍"),
+    ("心情|情绪", "情绪低落"),
+    ("记性|记忆力", "记忆力减退"),
+    ("成绩", "成绩下降"),
+    ("体重", "体重下降"),
+    ("脸色|面色", "面色苍白"),
+    ("力气|劲儿", "乏力"),
+    ("肚子", "腹痛"),
+    ("胃", "上腹痛"),
+    ("腰", "腰痛"),
+    ("脖子", "颈部疼痛"),
+    ("关节", "关节疼痛"),
+    ("皮肤", "皮疹"),
 )
+# Every repetition is bounded, so that a text of adverbs takes no longer than another.
 _FINE = re.compile(
-    rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:量了[^，。]{{0,3}}|这块|方面|一直|也|都"
-    r"|还|倒|倒是|挺|很|蛮|比较|算|基本|完全|是|的|现在|目前|照样)*"
-    r"(?:正常|还行|可以|还可以|不错|没问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|没事|没变|好着|如常"
-    r"|好(?=[，。；！？\n]|$))"
+    rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
+    r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前|原来)){0,4}"
+    r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
+    r"|没变|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|(?:一样|差不多|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
 _BETTER = re.compile(
     r"(?:动一动|动动|活动(?:一下|开|活动)?|走一?走|歇歇|歇一?(?:会儿?|下)|休息(?:一下|一?会儿?)?"
     r"|躺(?:下|平|一会儿?|着)|坐(?:下|起来|着)|蹲(?:下|着)|弯腰|前倾|身子往前|抱着?膝盖"
     r"|吃(?:点|两口|几口|了)?(?:东西|饭|饼干|点心)?|喝(?:点|口)?热?水|拉完|排便后?|解完大便|吐完|放屁后?"
     r"|放个屁|热敷|冷敷|按(?:着|一按|按)|揉一?揉|捂着|甩甩手|甩手|起来走走?)(?:完|后|以后|之后|了|就|能"
-    r"|也|反而|反倒|倒|会|又|都)*"
-    r"(?:好(?:点|些|了|受|一点|多了|转)?|轻(?:点|些|了)?|舒服(?:点|些)?|缓解|减轻|没事|消失|不痛|能走)"
+    r"|也|反而|反倒|倒|会|又|都){0,4}"
+    r"(?:好(?:点|些|了|受|一点|多了|转)?|轻(?:点|些|了)?|舒服(?:点|些)?|缓解|减轻|没事|消失|不痛(?=了)|能走)"
 )
 _BETTER_TERMS = (
     ("腰", "", "活动后腰痛减轻"),
@@ -393,7 +427,7 @@ _WORSE = re.compile(
     r"(?:晚上|夜里|夜间|半夜|躺下|平躺|躺着|早上|早起|晨起|下午|上午|饭后|饭前|吃完饭|空腹|上下楼|上楼"
     r"|下楼|爬楼|走路|活动|久坐|久站|弯腰|低头|翻身|受凉|阴雨?天|下雨天?|变天|天冷|冬天|夏天|出汗|遇热"
     r"|热水澡|洗澡|日晒|晒太阳|生气|紧张|累了|劳累|喝酒|吃辣|吃油腻|深呼吸|咳嗽)"
-    r"(?:的时候|时|以后|后|了|完|躺下)*[^，。；、]{0,4}?(?:更|最|特别|尤其|加"
+    r"(?:的时候|时|以后|后|了|完|躺下){0,4}[^，。；、]{0,4}?(?:更|最|特别|尤其|加"
     r"|比[^，。；]{1,4}?)(?:加)?(?:重|厉害|明显|严重|难受|痛|痒|剧)"
 )
 _WORSE_TERMS = (
@@ -409,7 +443,12 @@ _WORSE_TERMS = (
 
 def _affirms(form: str) -> bool:
     """Return whether a contrary affirms a complaint of its own: 痰是黄的, said to be the contrary of 白色黏痰."""
-    return not re.search(r"[不没无]|正常|好|稳|成形|有", form) and _parse(form) is not None
+    if re.search(r"[不没无]|正常|好|稳|成形", form):
+        return False
+    # 咳嗽有痰 is said of the cough, and no denial of 干咳 that a patient would hear.
+    return bool(re.search(r"[痛痰汗](?!.*[退消少净减])|尿多|低烧|更重|咳一声", form)) or (
+        "有" not in form and _parse(form) is not None
+    )
 
 
 _SUFFIX = re.compile(r"(?:e?s|ed|ing)?(?![a-z])")
@@ -536,7 +575,7 @@ _TRIED = 12  # forms that are compared character by character
 _SHARE = 0.72  # of a form that a clause must share
 _VITAL = frozenset(
     "抽痛痒麻肿胀酸喘咳吐晕烧抖累乏困瘦血脓疹包泡溃汗噎呛痰涕泪红黄黑紫白硬凉热干烂破臭哑响歪斜卡掉秃多少稀深高低不没无"
-    "头眼耳鼻口嘴舌牙喉咽嗓颈脖肩臂肘腕手指胸乳背腰胃腹肚臀肛阴尿便经腿膝踝脚足脸伤痣"
+    "转忘怕哭闹头眼耳鼻口嘴舌牙喉咽嗓颈脖肩臂肘腕手指胸乳背腰胃腹肚臀肛阴尿便经腿膝踝脚足脸伤痣"
 )  # may not be missing
 
 

@@ -37,21 +37,26 @@ _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
 _LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及)*")
 _DENYING = re.compile(
-    r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|莫得|木有"
-    r"|\bno\b|\bnot\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
+    r"|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
 _DOUBLE = re.compile(
     r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
     r"|并非(?:没有?|不)|不(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
+    r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不|没)能说[^，。]{0,6}?(?:不|没有?)"
+    r"|(?:can['’]t|cannot|can not|unable to|couldn['’]t)[^.,;]{1,40}?without"
     r"|说不[^，。]{0,4}(?:那|都|才)?是(?:假|骗)|\bnot that i don['’]t\b"
     r"|\bnot that (?:i|he|she) do(?:es)?n['’]t\b|\bcan['’]t say i don['’]t\b"
 )
+# Words that deny though they hold what looks like no denial.
+_HARDLY = re.compile(r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|\bfree (?:of|from)\b|\bnothing\b")
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
     r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
-    r"|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没喝|没注意|没当回事|没管|没在意|没来得及|没去|没看"
-    r"|没查|没量|没敢"
+    r"|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没喝|没注意|没当回事|没管|没在意|没来得及|没去|没看(?!出|到|见|着)"
+    r"|没查(?!出|到)|没量|没敢"
     r"|没有?(?:见好|好转|缓解|效果|用|作用|改善|办法|规律|力气|精神|胃口|减轻|好)"
     r"|不仅|不但|不光|不只|不单|不得不|不由得|不知道?|不晓得|不清楚|不确定|不一定|不管|不论|不小心|不久"
     r"|不同|不断|不停|不住|不止|不间断|不歇"
@@ -63,6 +68,7 @@ _PSEUDO = re.compile(
     r"|不已|不大对|不太对|不太好|不太舒服|不大舒服"
     r"|(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律|理由)|[没未不]满|不足"
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
+    r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
@@ -96,6 +102,8 @@ _PAST_WORDS = (
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
+# What is only supposed, so that its contrary is, too.
+_SUPPOSED = re.compile(r"如果|要是|假如|万一|倘若|\bif\b")
 _RELATIVES = (
     r"(?:父亲|母亲|爸爸|妈妈|爸|妈|爹|娘|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|爹爹|家里人|家人|家里"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
@@ -106,7 +114,7 @@ _RELATIVES = (
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
     rf"(?P<others>(?:我们?|俺|咱|我家|我们家|他|她)?(?:的)?(?<![\w]){_RELATIVES}"
-    rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们)|她"
+    rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们|旁边|那|身边|一起)|她"
     r"|\b(?:my|his|her) (?:dad|father|mom|mum|mother|sister|brother|wife|husband|son|daughter|kid|child"
     r"|friend|roommate|coworker|grandma|grandpa|grandmother|grandfather|aunt|uncle|partner|boss"
     r"|neighbou?r)\b|\bcolleague\b|\bs?he\b)"
@@ -114,28 +122,39 @@ _WHO = re.compile(
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
-    r"|(?P<self>我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?!孩|娃)|倒是?|就是))|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
     r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
+    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _BACKWARD = re.compile(
-    r"\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都)*(?:消失|没有|没|退|消|下去)了(?!好转)"
+    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本|差不多|完全|全|这两天|后来|自己){0,4}"
+    r"(?:退|停|止住|止|好|消|不见|下来|下去|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
+    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
+    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
+    r"|\s*亦?[无冇](?=[、，,。；;!！\s\n]|$)|\s*唔多(?=[、，,。；;!！\s\n]|$)"
+    r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都)*(?:消失|没有|没|退|消|下去)了(?!好转)"
     r"|不明显|谈不上|说不上|算不上|不算|不严重"
     rf"|{_AFTER_WORDS}(?:倒是?|也|就|是|还|从来?|一直|目前|现在|都|暂时|确实|真|却)*(?:没有?|冇|无|木有"
     r"|没得|莫得|呒没|未)(?:[过了的得]|出现过?|发生过?|有过|见过?|发现过?"
     r"|试过)*(?=\s*(?:[、，,。；;!！?？\n…吧啊呀哦呢]|但|不过|可|$))"
     r"|从未有过|从来没有?过|\s*(?:has |have |had )?(?:never happened|resolved|is gone|are gone|went away"
-    r"|has gone|gone away|stopped)\b|: ?(?:no|none)\b)"
+    r"|has gone|gone away|stopped|broke|has settled|settled|cleared up|has cleared|subsided|is better)\b|: ?(?:no|none)\b)"
+)
+# The answer to a question that the patient repeats: "问我有没有盗汗,我说没有", "睡不着吗?不是".
+_ANSWERED = re.compile(
+    r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇|不)(?=[、，,。；;!！\n]|的|$)"
 )
 _NEITHER = re.compile(
-    rf"{_AFTER_WORDS}\s*(?P<all>都|一概|均|全都?|统统)(?:没有?|无|不存在)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
+    rf"{_AFTER_WORDS}(?:啥的|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都|哪样都|什么的都)(?:没有?|无|冇|不存在|不明显)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
 _HEALED = re.compile(
-    r"[^，,。；不才没]{0,4}(?:已经?|早|都|自己|后来)+好了"
+    r"[^，,。；不才没\s]{0,4}(?:已经?|早|都|自己|后来)+好了"
     r"|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
+    r"|[^，,。；]{0,5}[，,][^，,。；不没又]{0,6}(?:退|消|止住|退下去)了(?=[，,。；]|$)(?![^。]{0,12}[又再])"
 )
 _PAST_AFTER = re.compile(
     r"[^.,;，。]{0,20}\b(?:last (?:year|month|winter|summer)|years ago|as a (?:kid|child)|in college)\b"
@@ -203,10 +222,11 @@ class Reading:
                 all_denied = bool(_LIST.fullmatch(self._plain, mention.end, mentions[i + 1].start))
             all_denied = all_denied or bool(_NEITHER.match(self._plain, mention.end, mention.end + _AFTER))
             status = self._status(contexts[i], mention.end, denied=all_denied)
-            if mention.opposite and status in ("present", "possible", "absent"):
+            supposed = contexts[i].supposed and status == "possible"
+            if mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
             found.append(Finding(mention.term, mention.start, mention.end, status))
-        self.findings = found[::-1]
+        self.findings = _over(self._plain, _once(self._plain, found[::-1]))
 
     def status(self, start: int, end: int) -> Status:
         """Return what is said of `text[start:end]`, whatever it is.
@@ -234,8 +254,81 @@ class Reading:
         if context.when == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
             return "past"
         if context.possible or _POSSIBLE_AFTER.match(plain, end, stop):
-            return "possible"
+            return "absent" if _ANSWERED.match(plain, end, stop) else "possible"
         return "present"
+
+
+# What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
+_AGAIN = re.compile(
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
+    r"(?:怎么|太|大|见|再|咋)?"
+)
+_ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
+# What another symptom is so bad that it does: 痒得坐不住 says one thing.
+_SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
+_CONSEQUENCES = frozenset(
+    {
+        "肢体活动受限", "失眠", "注意力不集中", "翻身困难", "腰部活动受限", "夜间痛醒", "活动受限", "行走困难",
+        "颈部活动受限", "易哭泣", "哭闹不安", "情绪低落", "疼痛", "头痛", "背痛", "腹痛", "站立不稳", "口腔灼痛",
+    }
+)  # fmt: skip
+
+
+def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings without those that only say the one before again."""
+    kept: list[Finding] = []
+    for finding in found:
+        before = kept[-1] if kept else None
+        if before is None or finding.start - before.end > _REPEAT:
+            kept.append(finding)
+            continue
+        first, second = plain[before.start : before.end], plain[finding.start : finding.end]
+        between = plain[before.end : finding.start]
+        again = _AGAIN.fullmatch(between)
+        core = second.lstrip("不没有无唔勿未")
+        if again and core and (core in first or first in core):
+            denied = again["deny"] or len(core) < len(second)
+            if between or len(core) == 1:
+                status = before.status
+                if denied and not _ASKS.match(plain, finding.end):
+                    status = "absent" if finding.status == "present" else finding.status
+                elif denied:
+                    status = "possible"
+                kept[-1] = before._replace(end=finding.end, status=status)
+                continue
+        if _SO_BAD.fullmatch(between) and finding.term in _CONSEQUENCES and finding.status == before.status:
+            continue
+        kept.append(finding)
+    return kept
+
+
+_THEN = re.compile(
+    r"昨[天晚儿夜日]|前[天晚]|前[两几]天|头[两几]天|上周|上个?星期|上个?礼拜|(?:周|星期|礼拜)[一二三四五六日天]|那天|早上|开头"
+    r"|一开始|刚开始|先是|之前|起先|刚起|夜里|半夜"
+)
+_NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
+
+
+def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those as past that were there and are now denied: 昨天还吐,今天不吐了."""
+    last: dict[str, int] = {}
+    told = list(found)
+    for i, finding in enumerate(told):
+        if finding.status == "present":
+            clause = plain[max(0, finding.start - 14) : finding.start]
+            if _THEN.search(clause[_last_end(_STOP, clause) :]):
+                last[_kind(finding.term)] = i
+            else:
+                last.pop(_kind(finding.term), None)
+        elif finding.status == "absent" and (j := last.pop(_kind(finding.term), None)) is not None:
+            near = plain[max(told[j].end, finding.start - 10) : finding.end + 1]
+            if _NOW.search(near):
+                told[j] = told[j]._replace(status="past")
+    return told
+
+
+def _kind(term: str) -> str:
+    return "发热" if term in ("低热", "高热", "持续高热", "午后低热") else term
 
 
 def denied_within(words: str) -> bool:
@@ -244,11 +337,14 @@ def denied_within(words: str) -> bool:
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
 
 
+_SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.])\s(?![a-z0-9\s])")
+_RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
 _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
+_REPEAT = 8  # characters between a finding and the same one said again
 _BACK = 200  # and before a span that is no mention
 
 
@@ -258,6 +354,7 @@ class _Context(NamedTuple):
     denied: bool = False
     record_style: bool = False
     possible: bool = False
+    supposed: bool = False
     when: str | None = None
     who: str | None = None
     own: bool = False
@@ -278,7 +375,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
     context, who, end = state
-    between = plain[end : mention.start]
+    # Between Chinese words a space is a comma.
+    between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
     if plain.startswith("my ", mention.start):
         whose = _WHO.match(plain, mention.start, mention.end + 12)
@@ -292,6 +390,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
     denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
+    if mention.opposite and denies:  # 不红不肿: only a denial right before 不肿 denies it
+        denies = bool(_RIGHT_BEFORE.search(heard))
     if heard.endswith("说不") and _LIE.match(plain, mention.end):
         denies = False
     if context.denied and not denies and _RESTART.search(heard):
@@ -301,6 +401,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         denied=denies or (context.denied and not mention.opposite),
         record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
         possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
+        supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
         when=_last_kind(_WHEN, between) or context.when,
         who=who,
         own=own,
@@ -313,7 +414,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
 
 def _heard(words: str) -> str:
     """Return the words without what looks like a denial and is none."""
-    return _PSEUDO.sub("□", _DOUBLE.sub("□", words))
+    return _PSEUDO.sub("□", _DOUBLE.sub("□", _HARDLY.sub("没有", words)))
 
 
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
@@ -323,8 +424,9 @@ def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
         return who, False
     clause = _last_end(_STOP, words)
     for match in _WHO.finditer(words):
-        if match.lastgroup == "others" or (match.lastgroup == "self" and match.start() >= clause):
-            who = match.lastgroup
+        kind = "self" if match.lastgroup == "mine" else match.lastgroup
+        if kind == "others" or match.lastgroup == "mine" or (kind == "self" and match.start() >= clause):
+            who = kind
             if who == "self" and len(words) - match.end() <= _NEAR:
                 return who, True
     return who, False
@@ -342,9 +444,10 @@ def _aligned(text: str) -> str:
 
 def _last_end(pattern: re.Pattern[str], text: str) -> int:
     """Return where the last match ends, or 0."""
-    if not text:
-        return 0
-    return max((match.end() for match in pattern.finditer(text)), default=0)
+    end = 0
+    for match in pattern.finditer(text):
+        end = match.end()
+    return end
 
 
 def _last_kind(pattern: re.Pattern[str], text: str) -> str | None:
