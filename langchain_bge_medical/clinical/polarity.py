@@ -122,7 +122,8 @@ _WHO = re.compile(
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
-    r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?!孩|娃)|倒是?|就是))|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?!孩|娃)|倒是?|就是))|(?P<self>我家这[个位]|我自己|本人|自己|我|俺"
+    r"|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
@@ -142,7 +143,8 @@ _BACKWARD = re.compile(
     r"|没得|莫得|呒没|未)(?:[过了的得]|出现过?|发生过?|有过|见过?|发现过?"
     r"|试过)*(?=\s*(?:[、，,。；;!！?？\n…吧啊呀哦呢]|但|不过|可|$))"
     r"|从未有过|从来没有?过|\s*(?:has |have |had )?(?:never happened|resolved|is gone|are gone|went away"
-    r"|has gone|gone away|stopped|broke|has settled|settled|cleared up|has cleared|subsided|is better)\b|: ?(?:no|none)\b)"
+    r"|has gone|gone away|stopped|broke|has settled|settled|cleared up|has cleared|subsided|is better)\b"
+    r"|: ?(?:no|none)\b)"
 )
 # The answer to a question that the patient repeats: "问我有没有盗汗,我说没有", "睡不着吗?不是".
 _ANSWERED = re.compile(
