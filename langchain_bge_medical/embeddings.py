@@ -133,7 +133,7 @@ class BGEEmbeddings(Embeddings):
             # One text, so that what is wrong with the folder is said now and not to the first patient.
             model.encode(["."], show_progress_bar=False)
         # Attention may hide a NaN; a sum does not.
-        if not all(math.isfinite(float(values.sum())) for values in model.parameters()):
+        if not all(math.isfinite(float(values.detach().sum())) for values in model.parameters()):
             raise ModelNotFoundError(f"model {self.model_name!r}: its weights in {folder} are not all finite numbers")
         self._model = model
 

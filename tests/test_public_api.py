@@ -31,7 +31,9 @@ CLINICAL = {
     "clinical.occlusion": set(),
     "clinical.lexicon": set(),
     "clinical.demographics": {"clinical.lexicon", "clinical.numbers"},
-    "clinical.mentions": {"clinical.lexicon", "clinical.numbers"},
+    "clinical.mentions": {"clinical.lexicon", "clinical.numbers", "clinical.phrases"},
+    # Its patterns are folded as the text is; inside a function, since mentions asks it for phrases.
+    "clinical.phrases": {"clinical.mentions"},
     "clinical.polarity": {"clinical.lexicon", "clinical.mentions"},
     "clinical.coverage": {"clinical.demographics", "clinical.lexicon", "clinical.polarity", "clinical.weights"},
     "clinical.evidence": {"clinical.demographics", "clinical.lexicon", "clinical.polarity"},
