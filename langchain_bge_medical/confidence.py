@@ -132,8 +132,8 @@ class Calibration(BaseModel):
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
-            at = ".".join(map(str, first["loc"]))
-            raise CalibrationError(f"{path}: is no calibration: {at}: {first['msg']}; run calibrate again") from None
+            at = "".join(f"{part}: " for part in first["loc"])
+            raise CalibrationError(f"{path}: is no calibration: {at}{first['msg']}; run calibrate again") from None
 
     def mismatch(self, *, reranker: str, knowledge_base: str) -> str | None:
         """Return why it does not hold for this model and knowledge base, or `None` if it does."""

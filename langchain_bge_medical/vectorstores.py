@@ -42,6 +42,7 @@ _LISTS, _TRAINING_VECTORS_PER_LIST = 4, 64
 _TUNING_QUERIES, _TUNING_NEIGHBOURS = 256, 50
 # By how much of the recall that is missing the index is tuned to be better than asked for.
 _SPARE = 0.25
+_WRITTEN_AT_ONCE = 1 << 20
 _MANIFEST = "manifest.json"
 # What a save writes beside the manifest, and an interrupted one leaves behind.
 _GENERATION = "[0-9a-f]" * 12
@@ -111,6 +112,7 @@ def build_index(
         ValueError: If there are no documents, two have the same id, the vectors differ in length or are not
             finite, metadata cannot be saved as JSON, or `recall` is not in (0, 1].
         IndexMismatchError: If `path` holds something else than an index.
+        OSError: If the folder cannot be written to, or the disk is full.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall must lie in (0, 1], got {recall}")
@@ -471,20 +473,31 @@ def _turn_at(folder: Path, *, to_write: bool) -> Iterator[None]:
 
 def _save(store: FAISS, embeddings: Mapping[str, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    generation = uuid.uuid4().hex[:12]
     with _turn_at(folder, to_write=True):
-        _write(store, embeddings, folder)
+        try:
+            _write(store, embeddings, folder, generation)
+        except Exception as error:
+            for file in folder.glob(f"*{generation}*"):  # a disk that is full should not stay so
+                file.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise type(error)(
+                    error.errno, f"{error.strerror}; what the folder held before is still there", str(folder)
+                ) from None
+            raise
 
 
-def _write(store: FAISS, embeddings: Mapping[str, str], folder: Path) -> None:
+def _write(store: FAISS, embeddings: Mapping[str, str], folder: Path, generation: str) -> None:
     """Write new files beside the old ones, then switch by replacing the manifest, then clean up."""
     import faiss
 
-    generation = uuid.uuid4().hex[:12]
     index_file, documents_file = (
         folder / f"index-{generation}.faiss",
         folder / f"documents-{generation}.jsonl",
     )
-    faiss.write_index(store.index, str(index_file))
+    with index_file.open("wb") as stream:
+        # Not by its name: FAISS does not notice when the last few kilobytes do not fit on the disk.
+        faiss.write_index(store.index, faiss.PyCallbackIOWriter(stream.write, _WRITTEN_AT_ONCE))
     with documents_file.open("w", encoding="utf-8", errors="surrogatepass") as stream:
         for document in stored_documents(store):
             raw = {"id": document.id, "page_content": document.page_content, "metadata": document.metadata}
