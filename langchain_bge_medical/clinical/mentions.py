@@ -661,7 +661,7 @@ _TOKENS = re.compile(
 _IN_SITE = re.compile(
     r"(?:\s{1,3}(?:in|on|of|at|behind|around|under|down|across|over"
     r"|inside)(?:\s{1,3}(?:both|the|my|his|her|one|left|right|side|of|sides|lower|upper"
-    rf"|all)){0, 6}\s{1, 3})(?P<site>{_LATIN_SITES})\b"
+    rf"|all)){{0,6}}\s{{1,3}})(?P<site>{_LATIN_SITES})\b"
 )
 _ONLY_GAPS = re.compile(
     rf"(?:(?:{_alternatives(_ADVERBS)}|{_N}(?:天|次|周|个月|年|小时)|是|颜色|看着|摸着|变|变的|又|有|带"
