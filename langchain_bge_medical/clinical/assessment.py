@@ -84,7 +84,7 @@ def assess(
     said = reading.findings
     patient = patient_of(query)
     possible = annotated(query, documents, lexicon=lexicon, calibration=calibration, reading=reading, patient=patient)
-    triage = red_flags.triage(query, lang=lang, reading=reading)
+    triage = red_flags.triage(query, lang=lang, reading=reading, patient=patient)
     decision = abstention(query, said, possible, lexicon, flagged=bool(triage.reasons))
     affirms = has_findings(said)
     # Two ways to know nothing: the words are no complaint, or no document is likely enough.

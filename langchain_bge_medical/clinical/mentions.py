@@ -98,6 +98,9 @@ _GAP = re.compile(
     rf"|(?:{_alternatives(_ADVERBS)}|{_N}(?:天|次|周|个月|月|年|小时|个小时|分钟|个多小时|宿|夜|回|遍|趟"
     rf"|个星期|个礼拜|礼拜)(?:多)?|从(?:昨|前|今|上|早)[^，。]{{0,4}}?(?:开始|起|就))"
 )
+_GAP_BEGINS = frozenset(
+    word.translate(_SAME)[0] for word in (*_ADVERBS, *_DENIALS, *"0123456789零一二三四五六七八九十两半几好多从")
+)
 _LATIN_GAP = re.compile(
     r"(?:\s{1,3}(?:the|my|his|her|their|our|a|an|some|really|very|so|quite|pretty|bit|little|is|are|was|were"
     r"|been|being|be|has|have|had|feels?|felt|got|getting|gets|all|still|also|of|on|in|both|left|right"
@@ -176,14 +179,21 @@ class MentionFinder:
         found = []
         i, n = 0, len(plain)
         while i < n:
-            known = plain[i] in self._trie and not (plain[i] == "前" and plain[i - 1 : i] in _BEFORE)
-            best = self._longest(plain, masked, i) if known else None
+            best = self._longest(plain, masked, i) if self._may_begin(plain, i) else None
             if best is None:
                 i += 1
                 continue
             found.append(Mention(best.form.term, i, best.end, best.form.opposite != best.denied))
             i = best.end
         return found
+
+    def _may_begin(self, plain: str, i: int) -> bool:
+        """Return whether a form may begin at a place, by a look at two characters: most of a text is none."""
+        node = self._trie.get(plain[i])
+        if node is None or (plain[i] == "前" and plain[i - 1 : i] in _BEFORE):
+            return False
+        following = plain[i + 1 : i + 2]
+        return following in node or _END in node or following in _GAP_BEGINS
 
     def _longest(self, plain: str, masked: str, start: int) -> _Match | None:
         latin = _is_latin(plain[start])
@@ -651,7 +661,7 @@ _TOKENS = re.compile(
 _IN_SITE = re.compile(
     r"(?:\s{1,3}(?:in|on|of|at|behind|around|under|down|across|over"
     r"|inside)(?:\s{1,3}(?:both|the|my|his|her|one|left|right|side|of|sides|lower|upper"
-    rf"|all)){0, 6}\s{1, 3})(?P<site>{_LATIN_SITES})\b"
+    rf"|all)){{0,6}}\s{{1,3}})(?P<site>{_LATIN_SITES})\b"
 )
 _ONLY_GAPS = re.compile(
     rf"(?:(?:{_alternatives(_ADVERBS)}|{_N}(?:天|次|周|个月|年|小时)|是|颜色|看着|摸着|变|变的|又|有|带"

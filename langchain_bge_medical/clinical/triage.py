@@ -167,7 +167,13 @@ class RedFlags:
         return cls(map(RedFlag.model_validate, raw["rules"]), lexicon, raw["concepts"], raw["fragments"])
 
     def triage(
-        self, text: str, *, usual: Level | None = None, lang: Lang = "zh", reading: Reading | None = None
+        self,
+        text: str,
+        *,
+        usual: Level | None = None,
+        lang: Lang = "zh",
+        reading: Reading | None = None,
+        patient: Patient | None = None,
     ) -> Triage:
         """Return how soon the patient must be seen.
 
@@ -180,11 +186,13 @@ class RedFlags:
                 to `urgent`, not to `emergency`; without red flags and without it the level is `routine`.
             lang: Language of the texts.
             reading: What was read from `text` before, to save the time.
+            patient: Who it is, if that is known.
 
         Returns:
             The level, the rules that were met with the words that met them, what to do, and where.
         """
-        facts = _Facts(text, reading or Reading(text, mentions_of(text, self._lexicon)), self._patterns, self._concepts)
+        reading = reading or Reading(text, mentions_of(text, self._lexicon))
+        facts = _Facts(text, reading, patient or patient_of(text), self._patterns, self._concepts)
         met = [(rule, quotes) for rule in self._rules if (quotes := _meets(rule, facts)) is not None]
         if met:
             level: Level = min((rule.level for rule, _ in met), key=_LEVELS.index)
@@ -218,22 +226,20 @@ class _Facts:
         self,
         text: str,
         reading: Reading,
+        patient: Patient,
         patterns: Mapping[str, re.Pattern[str]],
         concepts: Mapping[str, Sequence[str]],
     ) -> None:
         self._text = text
         self._plain, self._offsets = _heard(text)
         self._reading = reading
+        self._patient = patient
         self._patterns = patterns
         self._concepts = concepts
         self._known: dict[str, str | None] = {
             f.term: text[f.start : f.end] for f in reading.findings if f.status in _AFFIRMED
         }
         self._affirmed_spans: dict[tuple[int, int], bool] = {}
-
-    @functools.cached_property
-    def _patient(self) -> Patient:
-        return patient_of(self._text)
 
     @functools.cached_property
     def _values(self) -> list[Measurement]:
