@@ -43,6 +43,7 @@ def folded(text: str) -> tuple[str, Any]:
 
 @functools.lru_cache(maxsize=65_536)
 def folded_form(form: str) -> str:
+    """Return a form of the lexicon as `folded` writes it."""
     return folded(form)[0]
 
 

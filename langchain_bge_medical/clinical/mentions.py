@@ -220,8 +220,8 @@ class MentionFinder:
                 i = bisect.bisect_right(ends, match.start()) - 1
                 site = _site_of(masked[spoken[i].start : spoken[i].end], spoken[i].term) if i >= 0 else ""
                 said = (t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
-                if (term := next(said, None)) in self._known:
-                    found.append(Mention(term, match.start(), match.end(), opposite=False))
+                if (known := next(said, "")) in self._known:
+                    found.append(Mention(known, match.start(), match.end(), opposite=False))
         for mention in found:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         return found

@@ -70,7 +70,7 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
 
 @functools.cache
 def _patterns() -> list[tuple[str, int, str, re.Pattern[str]]]:
-    compiled = []
+    compiled: list[tuple[str, int, str, re.Pattern[str]]] = []
     for language, terms in json.loads(_DEFAULT.read_text("utf-8")).items():
         for term, patterns in terms.items():
             for pattern in patterns:
