@@ -16,6 +16,31 @@ _YES = re.compile(
 _NO = re.compile(r"(?:没有|没|没有的|没有啊|无|不是|不会|不|否|no|nope|i don['’]?t|not really)[。.!!~]*", re.IGNORECASE)
 
 
+# How an answer ends that asks something back.
+_ASKED = re.compile(
+    r"再请问[::]\s*有没有(?P<zh>[^((??\n]+)|One more question: Do you have this: (?P<en>[^?\n]+)\?", re.IGNORECASE
+)
+
+
+def completed(reply: str, answer: str) -> str:
+    """Return a bare yes or no as the sentence that it stands for, after an answer that ends in a question.
+
+    Args:
+        reply: What the patient says: `没有`.
+        answer: What they were told before: `…再请问:有没有发热?…`.
+
+    Returns:
+        `没有发热`; `reply` itself if it is no bare yes or no, or nothing was asked.
+    """
+    says = next((word for word, bare in (("yes", _YES), ("no", _NO)) if bare.fullmatch(reply.strip())), None)
+    asked = list(_ASKED.finditer(answer)) if says else []
+    if not asked:
+        return reply
+    if term := asked[-1]["zh"]:
+        return f"{'有' if says == 'yes' else '没有'}{term.strip()}"
+    return f"{'I have' if says == 'yes' else 'no'} {asked[-1]['en'].strip()}"
+
+
 class ChatSession:
     """Adds each new sentence to the picture and asks the answer chain again.
 

@@ -497,7 +497,8 @@ def _write(store: FAISS, embeddings: Mapping[str, str], folder: Path, generation
     )
     with index_file.open("wb") as stream:
         # Not by its name: FAISS does not notice when the last few kilobytes do not fit on the disk.
-        faiss.write_index(store.index, faiss.PyCallbackIOWriter(stream.write, _WRITTEN_AT_ONCE))
+        writer = faiss.PyCallbackIOWriter(stream.write, _WRITTEN_AT_ONCE)  # type: ignore[attr-defined]  # no types
+        faiss.write_index(store.index, writer)
     with documents_file.open("w", encoding="utf-8", errors="surrogatepass") as stream:
         for document in stored_documents(store):
             raw = {"id": document.id, "page_content": document.page_content, "metadata": document.metadata}

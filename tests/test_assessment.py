@@ -124,6 +124,12 @@ def test_without_red_flags_the_urgency_is_the_best_diseases_own() -> None:
     assert assessment.triage.reasons == []
 
 
+def test_in_an_emergency_nothing_more_is_asked() -> None:
+    assessment = of("胸口像压了块大石头一样疼,一身冷汗,左胳膊也发麻", "普通感冒", "社区获得性肺炎", "偏头痛")
+    assert assessment.triage.level == "emergency"
+    assert assessment.next_question is None
+
+
 def test_saying_nothing_shows_no_document_and_asks_nothing() -> None:
     data = of("今天天气怎么样", "普通感冒", "社区获得性肺炎").as_data()
     assert data["abstained"] is True
@@ -132,8 +138,8 @@ def test_saying_nothing_shows_no_document_and_asks_nothing() -> None:
     assert data["abstention"]["reason"] == "no_symptoms"
 
 
-@pytest.mark.parametrize("unit", ["头痛", "孩子", "!", "39", " ", "a b "])
-def test_a_hundred_kilobytes_take_about_ten_times_as_long_as_ten(unit: str) -> None:
+@pytest.mark.parametrize("unit", ["头痛", "没有头痛,", "体温39度 ", "不是不", "孩子", "a b ", "!", "胸口疼得厉害,"])
+def test_ten_times_the_text_takes_about_ten_times_as_long(unit: str) -> None:
     def seconds(size: int) -> float:
         query = (unit * size)[: size // 3]
         best = float("inf")
@@ -144,17 +150,4 @@ def test_a_hundred_kilobytes_take_about_ten_times_as_long_as_ten(unit: str) -> N
         return best
 
     seconds(1_000)
-    assert seconds(100_000) < 40 * seconds(10_000) + 0.05
-
-
-@pytest.mark.parametrize("unit", ["没有头痛,", "体温39度 ", "胸口疼得厉害,", "疼", "ﷺ", "my head really hurts "])
-def test_a_hundred_kilobytes_of_anything_take_less_than_a_second(unit: str) -> None:
-    query = unit * (100_000 // len(unit.encode()))
-    found = ranked("普通感冒", "社区获得性肺炎", "偏头痛", "急性心肌梗死", "痛风")
-
-    def seconds() -> float:
-        start = time.process_time()
-        assess(query, found, lexicon=LEXICON, red_flags=FLAGS)
-        return time.process_time() - start
-
-    assert any(seconds() < 1 for _ in range(5)), "not once in five tries"
+    assert seconds(30_000) < 40 * seconds(3_000) + 0.05  # quadratic time takes a hundred times as long

@@ -11,8 +11,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 
 from langchain_bge_medical.chains import NOTICE, build_answer_chain
-from langchain_bge_medical.chat import ChatSession
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.chat import ChatSession, completed
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.polarity import findings
+from langchain_bge_medical.clinical.triage import Lang
 from langchain_bge_medical.retrievers import BM25Retriever
 
 answer_chain = functools.partial(build_answer_chain, lexicon=SymptomLexicon.load())  # half a second to load
@@ -121,6 +123,21 @@ def test_a_bare_yes_or_no_answers_the_question_that_was_asked(reply: str, said: 
     term = session.assessment["next_question"]["term"]
     list(session.ask(reply))
     assert session.said == ["发热", said.format(term)]
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize(
+    ("reply", "said"), [("有", "present"), ("没有", "absent"), ("no", "absent"), ("Yes", "present")]
+)
+def test_a_bare_reply_is_read_with_the_question_that_an_answer_ends_in(
+    reply: str, said: str, lang: Lang, documents: list[Document]
+) -> None:
+    first = answer_chain(BM25Retriever(documents=documents), lang=lang).invoke("发热")
+    asked = first["assessment"]["next_question"]["term"]
+    sentence = completed(reply, first["answer"])
+    assert [(f.term, f.status) for f in findings(sentence, default_lexicon())] == [(asked, said)]
+    assert completed(reply, "多喝水。") == reply
+    assert completed("有三天了", first["answer"]) == "有三天了"
 
 
 def test_a_yes_to_no_question_is_taken_as_it_is(recording: Recording) -> None:

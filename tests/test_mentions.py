@@ -178,6 +178,10 @@ def test_folding_keeps_the_place_of_every_character(text: str) -> None:
         "肿",
         "痒不痒",
         "头也头也",
+        "也都又就头",
+        "又酸又",
+        "need to pee",
+        "倒是",
     ],
 )
 def test_finding_mentions_takes_linear_time_on_100_kilobytes(unit: str) -> None:

@@ -91,3 +91,10 @@ def test_terms_that_the_lexicon_does_not_know_are_asked_as_they_stand() -> None:
     asked = next_question([candidate("甲病", "怪声", 0), candidate("乙病", "异味", 0)], [], SymptomLexicon([]))
     assert asked is not None
     assert asked.text in ("有没有怪声?", "有没有异味?")
+
+
+def test_a_more_specific_finding_answers_the_general_question() -> None:
+    documents = [candidate("一", "发热", 1.0), candidate("二", "皮肤瘙痒", 1.0)]
+    asked = next_question(documents, findings("高烧39度", LEXICON), LEXICON)
+    assert asked is not None
+    assert asked.term == "皮肤瘙痒"

@@ -31,9 +31,9 @@ CLINICAL = {
     "clinical.occlusion": set(),
     "clinical.lexicon": set(),
     "clinical.demographics": {"clinical.lexicon", "clinical.numbers"},
-    "clinical.mentions": {"clinical.lexicon", "clinical.numbers", "clinical.phrases"},
-    # Its patterns are folded as the text is; inside a function, since mentions asks it for phrases.
-    "clinical.phrases": {"clinical.mentions"},
+    "clinical.folding": {"clinical.lexicon"},
+    "clinical.phrases": {"clinical.folding"},
+    "clinical.mentions": {"clinical.folding", "clinical.lexicon", "clinical.numbers", "clinical.phrases"},
     "clinical.polarity": {"clinical.lexicon", "clinical.mentions"},
     "clinical.coverage": {"clinical.demographics", "clinical.lexicon", "clinical.polarity", "clinical.weights"},
     "clinical.evidence": {"clinical.demographics", "clinical.lexicon", "clinical.polarity"},
@@ -41,6 +41,7 @@ CLINICAL = {
     "clinical.abstention": {"clinical.lexicon", "clinical.numbers", "clinical.polarity", "clinical.weights"},
     "clinical.triage": {
         "clinical.demographics",
+        "clinical.folding",
         "clinical.lexicon",
         "clinical.mentions",
         "clinical.numbers",
@@ -78,7 +79,7 @@ MAY_IMPORT = {
     "chains": {"answer_guard", "confidence", *CLINICAL},
     **CLINICAL,
     "serving.scheduler": {"cross_encoders"},
-    "serving.schemas": set(),
+    "serving.schemas": {"chat"},
     "serving.telemetry": {"serving.scheduler"},
     "serving.edge": {"serving.schemas", "serving.telemetry"},
     # The one file of the service that knows what is medical.

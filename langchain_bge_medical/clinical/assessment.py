@@ -100,7 +100,8 @@ def assess(
         triage=triage,
         abstention=decision,
         documents=shown,
-        next_question=next_question(shown, said, lexicon, lang=lang),
+        # In an emergency there is nothing to wait for.
+        next_question=None if triage.level == "emergency" else next_question(shown, said, lexicon, lang=lang),
     )
 
 

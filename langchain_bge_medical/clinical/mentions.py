@@ -1,14 +1,15 @@
 """Where a patient's words speak of a symptom: lexicon forms with words between them, body part + complaint, numbers.
 
 People seldom say a form of the lexicon to the letter. `头还是有点晕` is `头晕` with adverbs in between; `腰也不疼` is
-`腰疼` denied from inside; `不痒` after `脸上起疹子` is said of the face. Four finders, each linear in the text, and the
+`腰疼` denied from inside; `不痒` after `脸上起疹子` is said of the face. Six finders, each linear in the text, and the
 first that finds something at a place has it:
 
 1. forms of the lexicon, letter for letter;
 2. forms with adverbs, places or a denial between their characters;
 3. measured values (`39度5`, `血压180/110`);
-4. a body part and a complaint (`脚脖子` + `肿`), a complaint alone (`喘`), a body part carried on from before;
-5. forms that share most of their rarer characters with a clause, in order (`站了半天才尿得出` for `半天尿不出`).
+4. patterns: body part, words in between and predicate, results, measures (`phrases`);
+5. a body part and a complaint (`脚脖子` + `肿`), a complaint alone (`喘`), a body part carried on from before;
+6. forms that share most of their rarer characters with a clause, in order (`站了半天才尿得出` for `半天尿不出`).
 """
 
 from __future__ import annotations
@@ -26,61 +27,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon, plain_form
+from langchain_bge_medical.clinical.folding import SAME, SAME_LETTERS, folded, folded_form
+from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
 from langchain_bge_medical.clinical.phrases import phrases
 
 # Body parts, complaints, and what may stand between the two; entries may be regular expressions.
 _WORDS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "resources" / "symptom_words.json").read_text("utf-8"))
 
-# ---------------------------------------------------------------------------------------------- one writing of a word
-
-# Characters that say the same in a symptom; one to one, so that offsets stay.
-_TWINS = {
-    "疼": "痛",
-    "得": "的",
-    "地": "的",
-    "唔": "不",
-    "勿": "不",
-    "弗": "不",
-    "冇": "没",
-    "呒": "没",
-    "咗": "了",
-    "嘅": "的",
-    "呕": "吐",
-    "裏": "里",
-    "佢": "他",
-    "睇": "看",
-    "瞓": "睡",
-    "喺": "在",
-    "’": "'",
-    "‘": "'",
-}
-_SAME_LETTERS = str.maketrans(_TWINS)  # for patterns, whose ? and ! must stay
-_SAME = str.maketrans(_TWINS | {",": "，", ";": "；", "?": "？", "!": "！"})
-_SAME_PAIRS = re.compile(r"没的(?=[^了]|$)|莫的|木有|么有|米有|没的")
-
-
-def folded(text: str) -> tuple[str, Any]:
-    """Return `text` in plain form with words of equal meaning written alike, and each character's place in `text`."""
-    plain, offsets = plain_form(text)
-    plain = plain.translate(_SAME)
-    return _SAME_PAIRS.sub("没有", plain), offsets
-
-
-@functools.lru_cache(maxsize=65_536)
-def _folded_form(form: str) -> str:
-    return folded(form)[0]
-
-
-def fold_pattern(pattern: str) -> str:
-    """Return a regular expression with its letters folded as `folded` folds those of a text."""
-    return pattern.translate(_SAME_LETTERS)
-
-
 # ------------------------------------------------------------------------------------- what may stand between two parts
 
-# Words that hold a character of a symptom and are none: they are hidden from finders 2 and 4.
+# Words that hold a character of a symptom and are none: they are hidden from finders 2, 4 and 5.
 _HARMLESS = re.compile("|".join(_WORDS["harmless"]))
 
 _N = r"(?:[0-9]{1,3}|[零一二两三四五六七八九十半几好多]{1,4})"
@@ -89,7 +46,7 @@ _DENIALS: list[str] = _WORDS["denials"]
 
 
 def _alternatives(words: Iterable[str]) -> str:
-    escaped = {re.escape(word.translate(_SAME)) for word in words}
+    escaped = {re.escape(word.translate(SAME)) for word in words}
     return "|".join(sorted(escaped, key=lambda word: (-len(word), word)))
 
 
@@ -99,7 +56,7 @@ _GAP = re.compile(
     rf"|个星期|个礼拜|礼拜)(?:多)?|从(?:昨|前|今|上|早)[^，。]{{0,4}}?(?:开始|起|就))"
 )
 _GAP_BEGINS = frozenset(
-    word.translate(_SAME)[0] for word in (*_ADVERBS, *_DENIALS, *"0123456789零一二三四五六七八九十两半几好多从")
+    word.translate(SAME)[0] for word in (*_ADVERBS, *_DENIALS, *"0123456789零一二三四五六七八九十两半几好多从")
 )
 _LATIN_GAP = re.compile(
     r"(?:\s{1,3}(?:the|my|his|her|their|our|a|an|some|really|very|so|quite|pretty|bit|little|is|are|was|were"
@@ -143,12 +100,12 @@ class MentionFinder:
             for form in (*entry.colloquial, *entry.en):
                 self._add(form, _Form(entry.term, opposite=False))
             for form in entry.opposite:
-                if not _affirms(_folded_form(form)):
+                if not _affirms(folded_form(form)):
                     self._add(form, _Form(entry.term, opposite=True))
         self._terms = _learn(entries)
         self._known = set(lexicon.entries)
         self._paraphrases = _Paraphrases(entries)
-        _folded_form.cache_clear()
+        folded_form.cache_clear()
 
     def find(self, text: str) -> list[Mention]:
         """Return the mentions in `text`, left to right, without overlaps; `text[start:end]` is how it is said."""
@@ -170,7 +127,7 @@ class MentionFinder:
 
     def _add(self, form: str, value: _Form) -> None:
         node = self._trie
-        for char in _folded_form(form).strip():
+        for char in folded_form(form).strip():
             node = node.setdefault(char, {})
         if node is not self._trie:
             node.setdefault(_END, value)
@@ -274,12 +231,13 @@ class MentionFinder:
                 i = bisect.bisect_right(ends, match.start()) - 1
                 site = _site_of(masked[spoken[i].start : spoken[i].end], spoken[i].term) if i >= 0 else ""
                 said = (t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
-                term = next(said, "")
-                if term in self._known:
-                    found.append(Mention(term, match.start(), match.end(), opposite=False))
+                if (known := next(said, "")) in self._known:
+                    found.append(Mention(known, match.start(), match.end(), opposite=False))
         for mention in found:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         return found
+
+    # -- 4: patterns
 
     def _phrases(self, plain: str, masked: str, taken: bytearray) -> list[Mention]:
         found = []
@@ -289,7 +247,7 @@ class MentionFinder:
                 taken[start:end] = b"\1" * (end - start)
         return found
 
-    # -- 4: body part and complaint
+    # -- 5: body part and complaint
 
     def _complaints(self, masked: str, taken: bytearray, chosen: list[Mention]) -> list[Mention]:
         found: list[Mention] = []
@@ -478,7 +436,7 @@ def _form_end(plain: str, start: int, at: int) -> int | None:
     return None if plain.startswith("喘气", at - 1) else at
 
 
-# -- 5: paraphrases
+# -- 6: paraphrases
 
 # Characters that carry no symptom; left out of both sides before they are compared.
 _EMPTY = frozenset(
@@ -497,7 +455,7 @@ class _Paraphrases:
         for entry in entries:
             for opposite, forms in ((False, (entry.term, *entry.colloquial)), (True, entry.opposite)):
                 for form in forms:
-                    skeleton = "".join(c for c in _folded_form(form) if c not in _EMPTY and not c.isspace())
+                    skeleton = "".join(c for c in folded_form(form) if c not in _EMPTY and not c.isspace())
                     if len(skeleton) >= _LEAST and not skeleton.isascii():
                         rows.append((skeleton, _Form(entry.term, opposite)))
         frequency = Counter(pair for skeleton, _ in rows for pair in set(itertools.pairwise(skeleton)))
@@ -625,7 +583,7 @@ _PART_OF: dict[str, str] = _WORDS["part_of"]
 # Complaints that are one wherever they stand, and those that need a body part in their clause or a denial before them.
 # Patterns, folded; the first that fits has it.
 _COMPLAINTS: dict[str, dict[str, str]] = {
-    kind: {name: "|".join(words).translate(_SAME_LETTERS) for name, words in _WORDS[key].items()}
+    kind: {name: "|".join(words).translate(SAME_LETTERS) for name, words in _WORDS[key].items()}
     for kind, key in (("alone", "complaints"), ("needs", "complaints_of_a_part"), ("english", "complaints_en"))
 }
 # Of these, only what the lexicon knows of the body part: 头大 is none, 例假多 is one.
@@ -636,7 +594,7 @@ _ALSO: dict[str, list[str]] = _WORDS["also"]
 _GENERIC: dict[str, str] = _WORDS["terms"]
 
 _SITE_OF: dict[str, str] = {
-    word.translate(_SAME): part
+    word.translate(SAME): part
     for key in ("body_parts", "body_parts_en")
     for part, words in _WORDS[key].items()
     for word in words
@@ -697,7 +655,7 @@ def _learn(entries: Iterable[LexiconEntry]) -> dict[tuple[str, str], str]:
     for entry in entries:
         for weight, forms in ((3, (entry.term,)), (1, (*entry.colloquial, *entry.en))):
             for form in forms:
-                parsed = _parse(_folded_form(form))
+                parsed = _parse(folded_form(form))
                 if parsed is not None:
                     votes[parsed][entry.term] += weight
     # Between equals the shorter term is the more general one.
@@ -730,7 +688,7 @@ def _site_of(words: str, term: str) -> str:
 
 @functools.lru_cache(maxsize=8192)
 def _first_site(words: str) -> str:
-    for token in _TOKENS.finditer(words.translate(_SAME)):
+    for token in _TOKENS.finditer(words.translate(SAME)):
         if token.lastgroup == "site":
             return _SITE_OF[token.group()]
     return ""

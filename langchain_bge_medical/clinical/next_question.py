@@ -107,7 +107,26 @@ def _chance_of_yes(term: str, symptoms: Sequence[str]) -> float:
     return _YES_RELATED if related else _YES_UNLISTED
 
 
+# What a more specific finding says along with itself: who has 高热 is not asked for 发热.
+_IMPLIED_BY = {
+    "发热": ("高热", "低热", "持续高热", "午后低热", "周期性寒战高热"),
+    "咳嗽": ("干咳", "咳痰", "黄脓痰", "白色黏痰", "痰中带血", "脓臭痰", "铁锈色痰"),
+    "咳痰": ("黄脓痰", "白色黏痰", "痰中带血", "脓臭痰", "铁锈色痰", "痰量增多"),
+    "呼吸困难": ("端坐呼吸", "活动后气短", "呼吸急促", "喘息", "夜间阵发性呼吸困难"),
+    "腹泻": ("水样便", "米泔水样便", "蛋花汤样便", "脓血便"),
+    "便血": ("鲜血便", "便后滴血", "便后擦血", "脓血便"),
+    "头晕": ("眩晕", "位置性眩晕", "站起时头晕"),
+    "失眠": ("早醒", "入睡困难", "夜间易醒"),
+    "皮疹": ("风团", "全身风团", "丘疹", "红斑", "水疱", "玫瑰疹"),
+    "消瘦": ("体重下降",),
+    "体重下降": ("消瘦",),
+    "恶心": ("呕吐", "喷射性呕吐"),
+}
+
+
 def _is_known(term: str, known: set[str]) -> bool:
+    if not known.isdisjoint(_IMPLIED_BY.get(term, ())):
+        return True
     return term in known or any(len(other) > 1 and (term.endswith(other) or other.endswith(term)) for other in known)
 
 

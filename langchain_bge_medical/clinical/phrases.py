@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from langchain_bge_medical.clinical.folding import fold_pattern
+
 _DEFAULT = Path(__file__).parents[1] / "resources" / "symptom_phrases.json"
 
 # What the marks in the patterns stand for. A gap holds no denial: 手…麻 does not read 手不麻.
@@ -35,7 +37,7 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
     """Return what the patterns find, leftmost and longest first, without overlaps.
 
     Args:
-        folded: A text as `mentions.folded` returns it.
+        folded: A text as `folding.folded` returns it.
         masked: The same with words that only look like symptoms (芝麻, 口水) hidden by `□`; a pattern sees those
             of them that it names.
 
@@ -68,8 +70,6 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
 
 @functools.cache
 def _patterns() -> list[tuple[str, int, str, re.Pattern[str]]]:
-    from langchain_bge_medical.clinical.mentions import fold_pattern
-
     compiled: list[tuple[str, int, str, re.Pattern[str]]] = []
     for language, terms in json.loads(_DEFAULT.read_text("utf-8")).items():
         for term, patterns in terms.items():

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_bge_medical.clinical.demographics import Patient, patient_of
+from langchain_bge_medical.clinical.folding import fold_pattern, folded
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
-from langchain_bge_medical.clinical.mentions import fold_pattern, folded, mentions_of
+from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
 from langchain_bge_medical.clinical.polarity import Reading, denied_within
 
@@ -26,7 +27,12 @@ _LEVELS: tuple[Level, ...] = ("emergency", "urgent", "routine", "self_care")
 
 # Who the patient is, where an age is not told. Wider than `patient_of`: a rule is better asked once too often.
 _CONTEXTS = {
-    "@young_infant": re.compile(r"新生儿|没满月|未满月|刚满月|刚出生|月子里的(?:娃|宝|孩)|newborn"),
+    "@young_infant": re.compile(
+        r"新生儿|没满月|未满月|刚满月|刚出生|月子里的(?:娃|宝|孩)|newborn"
+        r"|(?:宝宝|娃娃?|孩子|儿子|女儿|小孩|囡囡|毛毛)(?:才|刚|生下来|出生)(?:到|了|才|刚)?(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天"
+        r"|(?:出生|生下来)(?:才|刚|了|到)?(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天"
+        r"|\d{1,2}[- ]days?[- ]old"
+    ),
     "@infant": re.compile(r"新生儿|婴儿|刚出生|没满月|newborn|infant|months?[- ]old|weeks?[- ]old"),
     "@child": re.compile(
         r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b"

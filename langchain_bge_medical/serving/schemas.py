@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
 
+from langchain_bge_medical.chat import completed
+
 Lang = Literal["zh", "en"]
 
 
@@ -178,9 +180,18 @@ class Ask(KnowledgeBaseQuery):
     history: list[Turn] = Field(default=[], max_length=40)
 
     def picture(self) -> str:
-        """Return all that the patient has said so far: what is added refines it."""
-        said = [turn.content for turn in self.history if turn.role == "user"]
-        return "。".join(part.strip().rstrip("。.") for part in [*said, self.query] if part.strip())
+        """Return all that the patient has said so far: what is added refines it.
+
+        A bare yes or no is the answer to the question that the assistant's turn before it ends in.
+        """
+        said, answer = [], ""
+        for turn in [*self.history, Turn(role="user", content=self.query)]:
+            if turn.role == "assistant":
+                answer = turn.content
+            else:
+                said.append(completed(turn.content, answer))
+                answer = ""
+        return "。".join(part.strip().rstrip("。.") for part in said if part.strip())
 
 
 class Score(_Body):
