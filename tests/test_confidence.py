@@ -260,5 +260,5 @@ def test_what_the_patient_affirms_counts_for_confidence_and_for_saying_nothing()
     [document] = assessed("发烧两天,嗓子疼,一直咳嗽").documents
     assert document.metadata["confidence"] == pytest.approx(1 / (1 + math.exp(-1)))
     # What is past is no finding of today: 1 / (1 + e) is below the threshold.
-    assert assessed("我去年发烧过,膝盖上有块皮").abstention.reason == "no_match"
+    assert assessed("我去年发烧过,膝盖也查过").abstention.reason == "no_match"
     assert assessed("你好").documents == assessed("我没有发烧").documents == []
