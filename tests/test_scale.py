@@ -69,5 +69,5 @@ def test_sixty_thousand_records_are_indexed_and_answered_in_a_few_kilobytes_each
     more = 60_000 - 6_000
     # A document is about 2 kB of Python objects, its vector 256 bytes.
     assert (large["indexed"] - small["indexed"]) / more < 6_000
-    # BM25's own index comes on top, and the numbers that it is built from: of all everyday ways to say the symptoms too.
+    # BM25 comes on top, and the numbers that it is built from: of all everyday ways to say the symptoms too.
     assert (large["answered"] - small["answered"]) / more < 26_000
