@@ -206,6 +206,8 @@ def test_who_is_hurt_by_others_gets_safety_and_a_hotline_before_all_else(query: 
 @pytest.mark.parametrize(
     "query",
     [
+        "头痛得想死",
+        "痒得想死",
         "我老公不打我",
         "老公打我电话说发烧",
         "医生摸我肚子说没事",
