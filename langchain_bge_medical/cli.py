@@ -698,7 +698,7 @@ def evaluate(
     found = {reranker: staging.reranked(candidates, parts.compressor)}
     for name in compare or ():
         found[name] = staging.reranked(candidates, _compressor(name, None, device, dtype))
-    stages = _first_stages(parts, fetch_k)
+    stages = _first_stages(parts, fetch_k, search, candidates)
     for name, find in found.items():
         suffix = "" if name == reranker else f" {name}"
         stages |= {f"rerank{suffix}": staging.by_logit(find), f"blend{suffix}": find}
@@ -1163,19 +1163,31 @@ def _store(
     return built, built.documents()
 
 
-def _first_stages(parts: Parts, fetch_k: int) -> dict[str, Callable[[str], Sequence[Document]]]:
-    """Return both halves of recall and the two together: whatever --search is, they are shown beside each other."""
+def _first_stages(
+    parts: Parts, fetch_k: int, search: Search, candidates: Callable[[str], Sequence[Document]]
+) -> dict[str, Callable[[str], Sequence[Document]]]:
+    """Return both halves of recall and the two together: whatever --search is, they are shown beside each other.
+
+    `candidates` are what `search` finds, so that it is neither built nor asked again.
+    """
     from langchain_bge_medical.clinical.coverage import AffirmedWords
     from langchain_bge_medical.evaluation.stages import recalled
     from langchain_bge_medical.retrievers import BM25Retriever, build_hybrid_retriever, searchable_text
 
     to_text, read = searchable_text(parts.lexicon), AffirmedWords(parts.lexicon)
-    retrievers = {
-        "bm25": BM25Retriever(documents=parts.documents, k=fetch_k, document_to_text=to_text),
-        "dense": parts.vectorstore.as_retriever(search_kwargs={"k": fetch_k}),
-        "hybrid": build_hybrid_retriever(parts.vectorstore, parts.documents, fetch_k=fetch_k, document_to_text=to_text),
+
+    def vectors_and_words() -> BaseRetriever:
+        return build_hybrid_retriever(parts.vectorstore, parts.documents, fetch_k=fetch_k, document_to_text=to_text)
+
+    retrievers: dict[str, Callable[[], BaseRetriever]] = {
+        "bm25": lambda: BM25Retriever(documents=parts.documents, k=fetch_k, document_to_text=to_text),
+        "dense": lambda: parts.vectorstore.as_retriever(search_kwargs={"k": fetch_k}),
+        "hybrid": vectors_and_words,
     }
-    return {stage: recalled(retriever, fetch_k, read) for stage, retriever in retrievers.items()}
+    return {
+        stage: candidates if stage == search.value else recalled(build(), fetch_k, read)
+        for stage, build in retrievers.items()
+    }
 
 
 def _first(documents: Sequence[Document]) -> tuple[str, float] | None:
