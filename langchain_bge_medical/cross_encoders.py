@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
+from langchain_bge_medical.digests import take_file
 from langchain_bge_medical.model_files import (
     ModelNotFoundError,
     loading,
@@ -662,9 +663,7 @@ def _identity(folder: Path, model_name: str) -> list[bytes]:
     for file in sorted(folder.glob("*")):
         if file.suffix in (".json", ".safetensors", ".model", ".txt") and file.is_file():
             digest.update(file.name.encode() + b"\0")
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
+            take_file(digest, file)
     return [digest.digest()]
 
 

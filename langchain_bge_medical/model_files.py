@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from langchain_bge_medical.digests import take_file
+
 BUNDLED = "bundled"
 RESOURCES = Path(__file__).parent / "resources"
 _BUNDLED_FOLDERS = {
@@ -115,9 +117,7 @@ def resolved_revision(folder: Path) -> str:
         return folder.name
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
+        take_file(digest, file)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

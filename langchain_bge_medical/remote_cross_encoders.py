@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -21,6 +20,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from pydantic import SecretStr
 
 from langchain_bge_medical.cross_encoders import PairLogit, checked_pairs, sigmoid
+from langchain_bge_medical.digests import text_digest
 
 if TYPE_CHECKING:
     import httpx
@@ -253,7 +253,7 @@ class RemoteCrossEncoder(BaseCrossEncoder):
     def knows(self, document: str) -> bool:
         """Return whether the servers' model may be trusted with this document's rank alone, as far as they said."""
         with self._lock:
-            return _digest(document) not in self._unknown
+            return text_digest(document) not in self._unknown
 
     def close(self) -> None:
         """Close the connections; the next call opens them anew."""
@@ -323,7 +323,7 @@ class RemoteCrossEncoder(BaseCrossEncoder):
         with self._lock:
             for (_, document), row in zip(pairs, ordered, strict=True):
                 if row.get("known") is False:
-                    self._unknown[_digest(document)] = None
+                    self._unknown[text_digest(document)] = None
             while len(self._unknown) > _UNKNOWN_TEXTS:
                 self._unknown.popitem(last=False)
         return [(_number(row.get("score")), _cut(row)) for row in ordered]
@@ -586,7 +586,3 @@ def _retry_after_s(headers: Any) -> float | None:
 def _well_formed(text: str) -> str:
     """Return a text with halves of characters, which no request can hold, as U+FFFD."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+
+from langchain_bge_medical.digests import file_sha256, text_digest
 
 try:
     import fcntl
@@ -286,7 +287,9 @@ class _VectorsByText:
                 )
                 return
             self._index = _read_vectors(index_file)
-            rows = {_digest(document.page_content): row for row, document in enumerate(_read_documents(documents_file))}
+            rows = {
+                text_digest(document.page_content): row for row, document in enumerate(_read_documents(documents_file))
+            }
         except IndexMismatchError as error:
             logger.warning("%s; everything is embedded again", error)
             return
@@ -294,7 +297,7 @@ class _VectorsByText:
         self._rows = rows
 
     def get(self, text: str) -> np.ndarray[Any, Any] | None:
-        row = self._rows.get(_digest(text))
+        row = self._rows.get(text_digest(text))
         return None if row is None else np.asarray(self._index.reconstruct(row))
 
 
@@ -511,7 +514,7 @@ def _write(store: FAISS, embeddings: Mapping[str, str], folder: Path, generation
         "embeddings": embeddings,
         "dimension": store.index.d,
         "count": store.index.ntotal,
-        "files": {file.name: _sha256(file) for file in (index_file, documents_file)},
+        "files": {file.name: file_sha256(file) for file in (index_file, documents_file)},
     }
     new_manifest = folder / f"{_MANIFEST}.{generation}"
     new_manifest.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", "utf-8")
@@ -553,7 +556,7 @@ def _checked_files(folder: Path, manifest: Mapping[str, Any]) -> tuple[Path, Pat
             raise IndexMismatchError(f"{folder}: {_MANIFEST} names {name!r}, which is no part of an index")
         if not file.is_file():
             raise IndexMismatchError(f"{file}: is missing")
-        if _sha256(file) != digest:
+        if file_sha256(file) != digest:
             raise IndexMismatchError(f"{file}: was altered (SHA-256 differs from {_MANIFEST})")
         found[file.suffix] = file
     if set(found) != {".faiss", ".jsonl"}:
@@ -591,18 +594,6 @@ def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document
 
 def _id_of(document: Document) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, document.page_content.encode("utf-8", "replace").decode()))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _shown(embeddings: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
-from langchain_bge_medical.clinical.polarity import denied_within, findings, status_of
+from langchain_bge_medical.clinical.polarity import Reading, denied_within, findings
 from tests.test_lexicon import TEXTS
 
 LEXICON = SymptomLexicon.load()
@@ -192,8 +192,8 @@ def test_a_contrary_says_that_the_term_is_absent_and_a_denied_contrary_that_it_i
 def test_mentions_need_not_come_from_a_lexicon() -> None:
     text = "没有发紫，嘴唇发白"
     mentions = [Mention("x", 2, 4, opposite=False), Mention("y", 7, 9, opposite=False)]
-    assert [f.status for f in status_of(text, mentions)] == ["absent", "present"]
-    assert status_of(text, []) == status_of("", []) == []
+    assert [f.status for f in Reading(text, mentions).findings] == ["absent", "present"]
+    assert Reading(text, []).findings == Reading("", []).findings == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ HEAVY = (
     "fastapi",
 )
 # What anybody may import: plain data and strings, no LangChain part of ours.
-GROUND = {"knowledge_base", "model_files", "score_cache", "pair_tokenizer"}
+GROUND = {"digests", "knowledge_base", "model_files", "score_cache", "pair_tokenizer"}
 PACKED = {"packed.encoder", "packed.linear", "packed.team", "packed.weights"}
 # The clinical layer, each module upon the ones above it.
 CLINICAL = {
@@ -54,9 +54,10 @@ CLINICAL["clinical.assessment"] = {*CLINICAL, "confidence"} - {
     "clinical.weights",
 }
 MAY_IMPORT = {
+    "digests": set(),
     "knowledge_base": set(),
     "knowledge_base_check": {"knowledge_base"},
-    "model_files": set(),
+    "model_files": {"digests"},
     "confidence": set(),
     "score_cache": set(),
     "chat": set(),

@@ -180,19 +180,6 @@ def findings(text: str, lexicon: SymptomLexicon) -> list[Finding]:
     return Reading(text, mentions_of(text, lexicon)).findings
 
 
-def status_of(text: str, mentions: Sequence[Mention]) -> list[Finding]:
-    """Return what is said of each mention, which need not come from a lexicon.
-
-    Args:
-        text: A patient's words.
-        mentions: In order, without overlaps.
-
-    Returns:
-        A finding per mention, in order.
-    """
-    return Reading(text, mentions).findings
-
-
 class Reading:
     """A text with its findings, which also knows what is said of any other span of it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import ray
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from langchain_bge_medical.digests import file_sha256, text_digest
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class EmbeddedDocuments(Embeddings):
         self._files = [numpy.load(file, mmap_mode="r", allow_pickle=False) for file in files]
         places = ((part, i) for part, vectors in enumerate(self._files) for i in range(len(vectors)))
         self._vectors = {
-            _digest(row["text"]): place for row, place in zip(_rows(folder / "texts.jsonl"), places, strict=True)
+            text_digest(row["text"]): place for row, place in zip(_rows(folder / "texts.jsonl"), places, strict=True)
         }
         self._model = make_embeddings()
         # What an index remembers of the model that it was built with.
@@ -224,7 +224,7 @@ class EmbeddedDocuments(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts: those that are known, and for others new ones."""
-        places = [self._vectors.get(_digest(text)) for text in texts]
+        places = [self._vectors.get(text_digest(text)) for text in texts]
         missing = list(dict.fromkeys(text for text, place in zip(texts, places, strict=True) if place is None))
         fresh = dict(zip(missing, self._model.embed_documents(missing) if missing else [], strict=True))
         return [
@@ -296,7 +296,7 @@ def _mapped(parts: Sequence[int], worker: type, *, actors: int, cpus: int, gpus:
 def _begin(source: Path, folder: Path, settings: str, rows_per_part: int) -> list[int]:
     """Return where each part starts in the file, after looking that the folder is this job's."""
     folder.mkdir(parents=True, exist_ok=True)
-    job = {"source": _sha256(source), "settings": settings, "rows_per_part": rows_per_part}
+    job = {"source": file_sha256(source), "settings": settings, "rows_per_part": rows_per_part}
     manifest = folder / _MANIFEST
     if manifest.exists():
         if json.loads(manifest.read_text("utf-8")) != job:
@@ -375,15 +375,3 @@ def _join(parts: Sequence[Path], result: Path) -> None:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

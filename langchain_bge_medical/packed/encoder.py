@@ -135,7 +135,6 @@ class PackedEncoder:
         self._attention = attention_for(device, dtype)
         self._heads = config.num_attention_heads
         self._eps = config.layer_norm_eps
-        self._int8 = int8
         family = _FAMILIES[config.model_type]
         self._first_position = config.pad_token_id + 1 if family.positions_after_pad else 0
 
