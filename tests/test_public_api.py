@@ -21,8 +21,6 @@ HEAVY = (
     "langchain_classic",
     "fastapi",
 )
-# What anybody may import: plain data and strings, no LangChain part of ours.
-GROUND = {"digests", "knowledge_base", "model_files", "score_cache", "pair_tokenizer"}
 PACKED = {"packed.encoder", "packed.linear", "packed.team", "packed.weights"}
 # The clinical layer, each module upon the ones above it.
 CLINICAL = {
@@ -68,12 +66,12 @@ MAY_IMPORT = {
     "packed.team": set(),
     "packed.attention": set(),
     "packed.encoder": {"packed.weights", "packed.linear", "packed.attention"},
-    "cross_encoders": {"model_files", "score_cache", "pair_tokenizer"} | PACKED,
-    "remote_cross_encoders": {"cross_encoders"},
+    "cross_encoders": {"digests", "model_files", "score_cache", "pair_tokenizer"} | PACKED,
+    "remote_cross_encoders": {"cross_encoders", "digests"},
     "embeddings": {"model_files"},
     # A compressor that is given a name makes its own encoder, and the engine that calls of it share.
     "document_compressors": {"score_cache", "cross_encoders", "serving.scheduler"},
-    "vectorstores": set(),
+    "vectorstores": {"digests"},
     "vector_databases": {"vectorstores"},
     "retrievers": {"clinical.lexicon"},
     "answer_guard": {"clinical.lexicon"},
@@ -97,7 +95,7 @@ MAY_IMPORT = {
     "serving.server": {"serving.service", "serving.telemetry"},
     # What is past one machine gets everything ready-made from the command line.
     "distributed.ray_serve": {"serving.scheduler"},
-    "distributed.ray_data": {"document_compressors"},
+    "distributed.ray_data": {"digests", "document_compressors"},
     "evaluation.capacity": set(),
     "evaluation.metrics": set(),
     "evaluation.contenders": {"cross_encoders"},
