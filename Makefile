@@ -55,5 +55,5 @@ clean:  ## Remove what the other targets made
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(PIP) --editable '.[llm,train,serve,chroma,milvus,ray]' --group dev
+	$(PIP) --editable '.[llm,train,serve,chroma,milvus,ray,otel]' --group dev
 	touch $@
