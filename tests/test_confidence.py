@@ -221,11 +221,11 @@ def test_the_margin_is_the_distance_to_the_best_other_candidate_even_one_that_is
 
 def test_coverage_takes_off_the_log_of_the_place_in_recall() -> None:
     documents = [Document(page_content=name, metadata={"symptoms": ["发热"]}) for name in "abc"]
-    weights = BlendWeights(affirmed=0, denied=0, recall=4.0, impossible=0, unlikely=0)
+    weights = BlendWeights(affirmed=0, denied=0, named=0, recall=4.0, impossible=0, unlikely=0)
     first, second, third = SymptomCoverage(weights)("发烧", documents)
     # Two places are added to each, since the first few hardly differ.
     assert (first, second, third) == pytest.approx((0, -4 * math.log(4 / 3), -4 * math.log(5 / 3)))
-    assert SymptomCoverage(BlendWeights(0, 0, 0, 0, 0))("发烧", documents) == [0, 0, 0]
+    assert SymptomCoverage(BlendWeights(0, 0, 0, 0, 0, 0))("发烧", documents) == [0, 0, 0]
 
 
 class Fixed(BaseRetriever):

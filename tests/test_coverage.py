@@ -18,8 +18,8 @@ def disease(name: str, *symptoms: str) -> Document:
     return Document(page_content=name, metadata={"symptoms": list(symptoms)})
 
 
-WEIGHTS = BlendWeights(affirmed=2, denied=1, recall=0, impossible=20, unlikely=3)
-NONE = BlendWeights(affirmed=0, denied=0, recall=0, impossible=0, unlikely=0)
+WEIGHTS = BlendWeights(affirmed=2, denied=1, named=6, recall=0, impossible=20, unlikely=3)
+NONE = BlendWeights(affirmed=0, denied=0, named=0, recall=0, impossible=0, unlikely=0)
 
 
 def points(query: str, *documents: Document, weights: BlendWeights = WEIGHTS) -> list[float]:
@@ -45,6 +45,24 @@ def test_the_denial_of_a_less_typical_symptom_says_less() -> None:
 
 def test_what_is_both_affirmed_and_denied_counts_as_affirmed() -> None:
     assert points("上周没有头痛。这周头疼", disease("a", "头痛")) == [2]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("崴脚了", 6),
+        ("我是不是踝关节扭伤了", 6),
+        ("got an Ankle Sprain yesterday", 6),
+        ("崴脚了,还发烧、咳嗽", 2),  # the more is told, the less what the patient calls it
+        ("没有崴脚", 0),
+        ("去年崴脚过", 0),
+        ("我妈崴脚了,我就是累", 0),
+        ("ankle sprains", 0),  # a word, not part of one
+    ],
+)
+def test_who_says_by_its_name_what_he_has_is_heard(query: str, expected: float) -> None:
+    names = {"disease": "踝关节扭伤", "aliases": ["崴脚", "ankle sprain"]}
+    assert points(query, Document(page_content="a", metadata=names), disease("b")) == [expected, 0]
 
 
 def test_a_later_place_in_recall_costs_points() -> None:

@@ -9,11 +9,14 @@ from typing import NamedTuple
 from langchain_core.documents import Document
 
 from langchain_bge_medical.clinical.demographics import mismatch, patient_of
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
-from langchain_bge_medical.clinical.polarity import affirmed_text, findings
+from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon, plain_form
+from langchain_bge_medical.clinical.mentions import mentions_of
+from langchain_bge_medical.clinical.polarity import Reading, affirmed_text, findings
 from langchain_bge_medical.clinical.weights import BLEND, BlendWeights
 
 _RECALL_OFFSET = 2  # places that hardly differ at the top of recall
+_AFFIRMED = ("present", "possible")
+_SHORTEST_NAME = 2
 _LESS_WITH_PLACE = 0.08  # of a symptom's say for each place down the list, most typical first
 
 
@@ -22,6 +25,7 @@ class Points(NamedTuple):
 
     affirmed: float = 0.0
     denied: float = 0.0
+    named: float = 0.0
     recall: float = 0.0
     patient: float = 0.0
 
@@ -49,7 +53,7 @@ class SymptomCoverage:
         Args:
             query: The patient's words.
             documents: In order of recall. Without `symptoms` in the metadata a document has only its points for
-                the place in recall and for `age` and `sex`.
+                its name and `aliases`, the place in recall, and `age` and `sex`.
         """
         return [sum(points) for points in self.points(query, documents)]
 
@@ -60,8 +64,9 @@ class SymptomCoverage:
             query: The patient's words.
             documents: In order of recall.
         """
-        said = findings(query, self.lexicon or default_lexicon())
-        affirmed = {finding.term for finding in said if finding.status in ("present", "possible")}
+        reading = Reading(query, mentions_of(query, self.lexicon or default_lexicon()))
+        said, names = reading.findings, _Names(query, reading)
+        affirmed = {finding.term for finding in said if finding.status in _AFFIRMED}
         denied = {finding.term for finding in said if finding.status == "absent"} - affirmed
         patient = patient_of(query)
         weights = self.weights
@@ -74,11 +79,43 @@ class SymptomCoverage:
                 Points(
                     affirmed=weights.affirmed * len(affirmed.intersection(symptoms)),
                     denied=-weights.denied * sum(typical),
+                    named=weights.named * names.share(document),
                     recall=-weights.recall * math.log((place + _RECALL_OFFSET) / (1 + _RECALL_OFFSET)),
                     patient=-against[mismatch(patient, document.metadata)],
                 )
             )
         return points
+
+
+class _Names:
+    """The diseases that a patient says or supposes to have: 崴脚了, but not 没有痛风 or 我妈有痛风."""
+
+    def __init__(self, query: str, reading: Reading) -> None:
+        self._plain, self._offsets = plain_form(query)
+        self._reading = reading
+        self._affirmed = [finding for finding in reading.findings if finding.status in _AFFIRMED]
+
+    def share(self, document: Document) -> float:
+        """Return 1 if the document's name is all that is said, less the more symptoms are told beside it, 0 without."""
+        names = (document.metadata.get("disease") or "", *(document.metadata.get("aliases") or ()))
+        return max(self._share(plain_form(name)[0]) for name in names)
+
+    def _share(self, name: str) -> float:
+        start = self._plain.find(name) if len(name) >= _SHORTEST_NAME else -1
+        while start >= 0:
+            end = start + len(name)
+            first, last = self._offsets[start], self._offsets[end - 1] + 1
+            # A Latin name is a word, not part of one: "flu" is not in "fluid".
+            whole = not (_same_word(self._plain, start) or _same_word(self._plain, end))
+            if whole and self._reading.status(first, last) in _AFFIRMED:
+                beside = {found.term for found in self._affirmed if found.end <= first or found.start >= last}
+                return 1 / (1 + len(beside))
+            start = self._plain.find(name, start + 1)
+        return 0.0
+
+
+def _same_word(plain: str, at: int) -> bool:
+    return 0 < at < len(plain) and plain[at - 1].isascii() and plain[at].isascii() and plain[at - 1 : at + 1].isalnum()
 
 
 class AffirmedWords:

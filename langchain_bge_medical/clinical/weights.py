@@ -13,6 +13,9 @@ class BlendWeights(NamedTuple):
     naive Bayes would add to log-odds."""
     denied: float
     """Taken off for each that the patient denies; less for one far down the list, whose absence says less."""
+    named: float
+    """If the patient says to have the disease, by its name or an alias (崴脚了), divided by one more than the symptoms
+    told beside it: what somebody with five symptoms calls them is a guess."""
     recall: float
     """Times the logarithm of the place in recall, taken off: the first stage is an opinion of its own."""
     impossible: float
@@ -47,7 +50,7 @@ class AbstentionWeights(NamedTuple):
     """If it asks for something that is no complaint: a booking, a price, a recipe, a definition."""
 
 
-BLEND = BlendWeights(affirmed=2.5, denied=1.5, recall=4.0, impossible=20.0, unlikely=2.0)
+BLEND = BlendWeights(affirmed=2.5, denied=1.5, named=10.0, recall=4.0, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
     bias=-4.31, findings=2.07, loose=2.13, said=4.92, best=2.0, covered=0.75, body=2.23, course=2.35, flagged=2.07,
     other_subject=-9.0, other_wish=-1.89,

@@ -5,8 +5,8 @@ r"""Labelled queries → the numbers in `clinical/weights.py`, for the models an
         --off-topic tests/data/clinical_off_topic_dev.jsonl --off-topic tests/data/dev_off_topic.jsonl
 
 prints `BLEND`, `ABSTENTION` and `ABSTENTION_THRESHOLD` to be put there, each with how it does beside the one that
-stands there now; complaints of one symptom each, drawn from the lexicon, are added by themselves. Give it queries that
-no model was trained on and that no figure is reported on.
+stands there now; complaints of one symptom each, drawn from the lexicon, and of nothing but a disease's everyday name
+are added by themselves. Give it queries that no model was trained on and that no figure is reported on.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ from langchain_bge_medical.model_files import bundled_knowledge_base
 _GRID = {
     "affirmed": (0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 2.0, 2.5, 3.0),
     "denied": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
+    "named": (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0),
     "recall": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0),
 }
-_UNIT = BlendWeights(affirmed=1.0, denied=1.0, recall=1.0, impossible=1.0, unlikely=1.0)
+_UNIT = BlendWeights(affirmed=1.0, denied=1.0, named=1.0, recall=1.0, impossible=1.0, unlikely=1.0)
 _FALSE_REFUSALS = 0.02  # of the complaints: under the 5 % that are allowed, since new ones are stranger than these
+_NAMED = ("{}了", "我{}了,怎么办", "好像{}犯了", "{},两天了")  # how somebody speaks who knows what it is
 _SHORT = 200  # complaints of one symptom and nothing else
 
 
@@ -121,8 +123,8 @@ def figures(seen: Sequence[Candidates], weights: BlendWeights) -> dict[str, floa
     values: dict[tuple[int, str], list[float]] = {}
     for one in seen:
         scores = [
-            logit + weights.affirmed * p.affirmed + weights.denied * p.denied + weights.recall * p.recall
-            + (weights.impossible * p.patient if p.patient else 0.0)
+            logit + weights.affirmed * p.affirmed + weights.denied * p.denied + weights.named * p.named
+            + weights.recall * p.recall + (weights.impossible * p.patient if p.patient else 0.0)
             for logit, p in zip(one.logits, one.units, strict=True)
         ]  # fmt: skip
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
@@ -184,6 +186,23 @@ def short_complaints(documents: Iterable[Document], lexicon: SymptomLexicon, *, 
     return [rng.choice(ways.get(term, (term,))) for term in rng.sample(terms, min(_SHORT, len(terms)))]
 
 
+def named_complaints(documents: Iterable[Document], *, seed: int = 5) -> list[LabelledQuery]:
+    """Return complaints of nothing but a disease's everyday name, as 崴脚了.
+
+    Args:
+        documents: Their aliases are the names; one is drawn of each.
+        seed: Of the draw.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a sample
+    queries = []
+    for document in documents:
+        names = [name for name in document.metadata.get("aliases") or () if not name.isascii()]
+        if names:
+            query = rng.choice(_NAMED).format(rng.choice(names))
+            queries.append(LabelledQuery(query=query, relevant=(document.metadata["disease"],)))
+    return rng.sample(queries, min(_SHORT, len(queries)))
+
+
 def abstention_features(
     query: str, documents: Sequence[Document], lexicon: SymptomLexicon, flags: RedFlags
 ) -> list[float]:
@@ -206,11 +225,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     documents = MedicalKBLoader(bundled_knowledge_base()).load()
     search = _search(documents, given.reranker, given.embeddings, lexicon)
     names = NameIndex(document.metadata for document in documents)
-    seen = observe(files, search, names, lexicon)
+    seen = observe([*files, named_complaints(documents)], search, names, lexicon)
     blend = fit_blend(seen)
     print(f"BLEND = {blend}")  # noqa: T201 - what it is for
     print(f"# {figures(seen, blend)}; as it stands {BLEND}: {figures(seen, BLEND)}")  # noqa: T201
-    print(f"# without: {figures(seen, BlendWeights(0.0, 0.0, 0.0, 0.0, 0.0))}", flush=True)  # noqa: T201
+    print(f"# without: {figures(seen, BlendWeights(0.0, 0.0, 0.0, 0.0, 0.0, 0.0))}", flush=True)  # noqa: T201
     if not other:
         return
 
