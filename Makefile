@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test trust clients ray-tests load lint types format build clean help
+.PHONY: demo test trust soak clients ray-tests load lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -24,6 +24,9 @@ ray-tests: .venv/.dev  ## Run the service and offline jobs on a Ray cluster of t
 
 trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
 	$(BIN)/python -m pytest -m long
+
+soak: .venv/.dev  ## Load the service for 20 minutes and see whether anything grows
+	$(BIN)/python -m tests.soak_service
 
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
