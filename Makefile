@@ -17,10 +17,10 @@ test: .venv/.dev  ## Run the default test suite
 	$(BIN)/python -m pytest
 
 clients: .venv/.dev  ## Try every rerank client against the service, in environments of their own
-	$(BIN)/python -m pytest -m clients tests/test_serving_clients.py
+	$(BIN)/python -m pytest -n0 -m clients tests/test_serving_clients.py
 
 ray-tests: .venv/.dev  ## Run the service and offline jobs on a Ray cluster of two nodes on this machine
-	$(BIN)/python -m pytest -m ray tests
+	$(BIN)/python -m pytest -n0 -m ray tests
 
 trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
 	$(BIN)/python -m pytest -m long
