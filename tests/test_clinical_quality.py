@@ -56,7 +56,7 @@ def triage_figures(name: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("clinical_polarity_dev", 0.95), ("clinical_polarity_dev2", 0.91), ("clinical_polarity_heldout", 0.82)],
+    [("clinical_polarity_dev", 0.95), ("clinical_polarity_dev2", 0.91), ("clinical_polarity_heldout", 0.84)],
 )
 def test_mentions_and_their_polarity_are_found(name: str, least: float) -> None:
     assert mention_f1(name) >= least
@@ -81,7 +81,7 @@ def test_hardly_anything_denied_is_taken_to_be_there() -> None:
 
 def test_emergencies_are_recognised_and_everyday_complaints_are_none() -> None:
     recognised, false_alarms = triage_figures("clinical_triage_heldout")
-    assert recognised >= 0.92
+    assert recognised >= 0.93
     assert false_alarms <= 0.05
 
 
