@@ -1,6 +1,7 @@
 """How good the clinical rules are on sentences of another hand, half of which nobody looked at while writing the rules.
 
-The files `_dev` and `_dev2` (a third hand) were used to write them; `_heldout` was read as totals only.
+The files `_dev`, `_dev2` (a third hand) and `_dev3` (two more) were used to write them; `_heldout` and `_heldout2`, the
+other half of what the authors of `_dev` and of `_dev3` wrote, were read as totals only.
 
 `python -m tests.test_clinical_quality` prints the figures that the README shows; the tests hold their floors.
 """
@@ -86,11 +87,11 @@ def test_emergencies_are_recognised_and_everyday_complaints_are_none() -> None:
 
 
 if __name__ == "__main__":
-    for part in ("dev", "dev2", "heldout"):
+    for part in ("dev", "dev2", "dev3", "heldout", "heldout2"):
         name = f"clinical_polarity_{part}"
         strict = mention_f1(name, with_term=True)
         wrong, denied = denied_shown_as_present(name)
         print(f"{name}: F1 {mention_f1(name):.3f}, with the right term {strict:.3f}; {wrong} of {denied} denied")  # noqa: T201
-    for name in ("clinical_triage_dev", "clinical_triage_dev2", "clinical_triage_heldout", "heldout_triage"):
+    for name in (*(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2")), "heldout_triage"):
         recognised, false_alarms = triage_figures(name)
         print(f"{name}: {recognised:.3f} of emergencies, {false_alarms:.3f} of others")  # noqa: T201
