@@ -33,6 +33,7 @@ _CONTEXTS = {
         r"|(?:出生|生下来)(?:才|刚|了|到)?(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天"
         r"|\d{1,2}[- ]days?[- ]old"
         r"|(?<!没)(?<!未)满月(?:的)?(?:宝|娃|孩|婴)|(?:[一二两12]|一两)个?月(?:大|不到|多)?的?(?:宝|娃|婴|孩|小|女儿|儿子)"
+        r"|(?:他|她|才)(?:才|刚)?(?:\d{1,2}|[一二三四五六七八九十]{2,3})天,?(?=[^,]{0,2}(?:发|烧|不))"
         r"|(?:[一二三四五六七八九]|\d)周(?:大)?的?(?:宝|娃|婴|孩)|\d{1,2}[- ]?(?:wks?|weeks?)[- ]?old"
         r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)[- ]weeks?[- ]old"
     ),
@@ -47,6 +48,7 @@ _CONTEXTS = {
     # Besides what `patient_of` says: weeks, which in an adult are a pregnancy's, and what only happens in one.
     "@pregnant": re.compile(
         r"(?<![没备未])(?:破水|羊水|宫缩|临产|预产期|待产|产妇)|(?<!备)孕(?:妇|晚期|中期)"
+        r"|(?<![备避不])孕(?:[一二三四五六七八九]|\d)个?月|大肚子(?=[^。]{0,4}(?:摔|撞|流|出血|破水))"
         r"|(?:[23]\d|[二三四]十[一二三四五六七八九]?)周(?!岁|年)(?=.{0,20}(?:宝宝|肚子|下面|流血|见红|胎|动|踢|水))"
         r"|\b(?:[12]\d|3\d|4[0-2]) ?(?:weeks|wks)\b(?! ago| old|-old| of| post| after| since| later| now with)"
         r"|\b(?:waters? broke|my waters|contractions|in labou?r|due date)\b"
@@ -212,7 +214,8 @@ class RedFlags:
         """
         reading = reading or Reading(text, mentions_of(text, self._lexicon))
         facts = _Facts(text, reading, patient or patient_of(text), self._patterns, self._concepts)
-        met = [(rule, quotes) for rule in self._rules if (quotes := _meets(rule, facts)) is not None]
+        no_patient = "不是病人" in self._concepts and facts.occurs("$不是病人")
+        met = [(rule, quotes) for rule in self._rules if not no_patient and (quotes := _meets(rule, facts)) is not None]
         if met:
             level: Level = min((rule.level for rule, _ in met), key=_LEVELS.index)
             met.sort(key=lambda item: _LEVELS.index(item[0].level))
