@@ -34,6 +34,7 @@ _CONTEXTS = {
         r"|\d{1,2}[- ]days?[- ]old"
         r"|(?<!没)(?<!未)满月(?:的)?(?:宝|娃|孩|婴)|(?:[一二两12]|一两)个?月(?:大|不到|多)?的?(?:宝|娃|婴|孩|小|女儿|儿子)"
         r"|(?:他|她|才)(?:才|刚)?(?:\d{1,2}|[一二三四五六七八九十]{2,3})天,?(?=[^,]{0,2}(?:发|烧|不))"
+        r"|(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天(?:大)?的(?:小)?(?:娃|宝|婴|孩)"
         r"|(?:[一二三四五六七八九]|\d)周(?:大)?的?(?:宝|娃|婴|孩)|\d{1,2}[- ]?(?:wks?|weeks?)[- ]?old"
         r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)[- ]weeks?[- ]old"
     ),
@@ -41,7 +42,7 @@ _CONTEXTS = {
         r"新生儿|婴儿|刚出生|满月|奶娃|月子里的(?:娃|宝|孩)|newborn|infant|months?[- ]old|weeks?[- ]old|\bmy baby\b"
     ),
     "@child": re.compile(
-        r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b"
+        r"孩子|宝宝|[小大二]宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b"
         r"|\bmy (?:son|daughter|baby)\b"
         r"|years?[- ]old (?:boy|girl|son|daughter)"
     ),
