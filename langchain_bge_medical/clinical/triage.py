@@ -284,7 +284,7 @@ class _Facts:
 
     def _pattern(self, pattern: str) -> str | None:
         for match in self._patterns[pattern].finditer(self._plain):
-            if match.end() > match.start() and not _gap_denies(pattern, match.group()):
+            if _is_word(match) and not _gap_denies(pattern, match.group()):
                 start, end = self._span(match)
                 if (start, end) not in self._affirmed_spans:
                     self._affirmed_spans[start, end] = self._reading.status(start, end) in _AFFIRMED
@@ -340,6 +340,13 @@ def _expand(pattern: str, fragments: Mapping[str, str]) -> str:
     for short, long in _GAPS:
         pattern = pattern.replace(short, long)
     return fold_pattern(pattern)
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    """Return whether a match is not empty and does not begin inside an English word: `raped` in "scraped"."""
+    start = match.start()
+    inside = start > 0 and "a" <= match.string[start - 1] <= "z" and "a" <= match.string[start] <= "z"
+    return match.end() > start and not inside
 
 
 def _gap_denies(pattern: str, words: str) -> bool:
