@@ -365,12 +365,20 @@ _FINE_TERMS = (
     ("脖子", "颈部疼痛"),
     ("关节", "关节疼痛"),
     ("皮肤", "皮疹"),
+    (r"\bbreath(?:e|ing)", "呼吸困难"),
+    (r"\b(?:eating|appetite)", "食欲减退"),
+    (r"\bsleep(?:ing)?", "失眠"),
+    (r"\b(?:vision|sight|eyesight)", "视力下降"),
+    (r"\bhearing", "听力下降"),
+    (r"\bbowels?", "便秘"),
 )
 # Every repetition is bounded, so that a text of adverbs takes no longer than another.
 _FINE = re.compile(
     rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
     r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前|原来)){0,4}"
     r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
+    r"|(?:控制住|降下来|降下去|下来|降)了|\s?(?:(?:is|are|was|still|just|perfectly|completely)\s){0,2}(?:fine|normal(?:ly)?"
+    r"|ok(?:ay)?|good|well|unchanged)\b"
     r"|没变|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|(?:一样|差不多|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
 _BETTER = re.compile(
@@ -412,7 +420,7 @@ _WORSE_TERMS = (
 
 def _affirms(form: str) -> bool:
     """Return whether a contrary affirms a complaint of its own: 痰是黄的, said to be the contrary of 白色黏痰."""
-    if re.search(r"[不没无]|正常|好|稳|成形", form):
+    if re.search(r"[不没无软]|正常|好|稳|成形", form):
         return False
     # 咳嗽有痰 is said of the cough, and no denial of 干咳 that a patient would hear.
     return bool(re.search(r"[痛痰汗](?!.*[退消少净减])|尿多|低烧|更重|咳一声", form)) or (
