@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 # What ends the reach of every word before it.
 _CLAUSE_END = re.compile(
-    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|只是|就是|却|可是|而是|而且|\bbut\b|\bthough\b"
+    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)就是|却|可是|而是|而且|\bbut\b|\bthough\b"
     r"|\bhowever\b|\bjust\b|\bonly\b"
 )
 # A comma ends a denial in people's everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record
@@ -38,7 +38,7 @@ _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什�
 _LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
-    r"|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|\((?:-|–|−|neg)\)|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
@@ -83,7 +83,7 @@ _RESTART = re.compile(
 )
 _POSSIBLE = re.compile(
     r"可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
-    r"|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
+    r"|好象|应该(?:只|就)?是|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
@@ -97,36 +97,39 @@ _NOW_WORDS = (
     r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
 )
 _PAST_WORDS = (
-    r"以前|曾经|曾|既往|小时候|从前(?!天)|早前|(?<![从自打])(?:去年|前年|上次|上回|上个?月|上周|上星期"
+    r"以前|曾经|曾|既往|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回|上个?月|上周|上星期"
     r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
     r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|先是|起初|一开始|原先|原来"
-    r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|病史|\bused to\b"
-    r"|\bhistory of\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
+    r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
+    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
 # What is only supposed, so that its contrary is, too.
 _SUPPOSED = re.compile(r"如果|要是|假如|万一|倘若|\bif\b")
 _RELATIVES = (
-    r"(?:父亲|母亲|爸爸|妈妈|爸|妈|爹|娘|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|爹爹|家里人|家人|家里"
+    r"(?:父亲|母亲|爸爸|妈妈|[老阿俺]?(?:爸|妈|爹|娘)|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|阿嬷|阿爷|爹爹|家里人|家人|家里"
+    r"|[大二三小]?(?:舅妈|舅母|姑妈|姑父|姨妈|姨父|姨夫|婶婶|伯父|伯母|伯|舅|姑|叔|婶)|公公|婆婆|岳[父母]|丈母娘"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
     r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)"
-    r"|舅舅|叔叔|伯伯|姑姑|姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|村里[^，,。]{0,3}|别人|人家)"
+    r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|村里[^，,。]{0,3}|别人|人家)"
+)
+_KIN_EN = (
+    r"(?:dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate|classmate|co-?worker|colleague|grandm(?:a|other)"
+    r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boss|neighbou?r|twin|niece|nephew)s?"
 )
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
     rf"(?P<others>(?:我们?|俺|咱|我家|我们家|他|她)?(?:的)?(?<![\w]){_RELATIVES}"
     rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们|旁边|那|身边|一起)|她"
-    r"|\b(?:my|his|her) (?:dad|father|mom|mum|mother|sister|brother|wife|husband|son|daughter|kid|child"
-    r"|friend|roommate|coworker|grandma|grandpa|grandmother|grandfather|aunt|uncle|partner|boss"
-    r"|neighbou?r)\b|\bcolleague\b|\bs?he\b)"
+    rf"|\b(?:my|his|her|our) (?:{_KIN_EN}|son|daughter|kid|child|baby|toddler|wife|husband)\b|\bcolleague\b|\bs?he\b)"
     r"|(?P<teller>(?:我|俺)(?:(?:现在|也|都|就|还|真|又|先|当时|该|应该)*(?:想|要|该|怎么|担心|怕|害怕"
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
     r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?:次|回|[几两]天|腰|头|肚|嗓|胸|腿|手)|倒是?))"
-    r"|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<self>我家这[个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
@@ -135,7 +138,7 @@ _SELF_WELL = re.compile(
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _BACKWARD = re.compile(
-    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来|自己){0,4}"
+    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨){0,4}"
     r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
     r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
     r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
@@ -153,11 +156,14 @@ _BACKWARD = re.compile(
 # The answer to a question that the patient repeats: "问我有没有盗汗,我说没有", "睡不着吗?不是".
 _ANSWERED = re.compile(
     r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇|不)(?=[、，,。；;!！\n]|的|$)"
-    r"|\s*[?？]\s*(?:no|nope|none|not really)\b"
+    r"|\s*[?？]\s*(?:没有|没|不存在|冇|无|不会|谈不上)(?:的|啊|了|呢|哈)*(?=[、，,。；;!！\n]|$)"
+    r"|\s*[?？]\s*(?:no|nope|none|nah|zero|never|nil|negative|not (?:really|at all|yet))\b"
 )
+_ASKED = re.compile(r"[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|not (?:really|at all|yet))\b")
 _NEITHER = re.compile(
     rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都|哪样都|什么的都)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
+_TOUCHING = re.compile(r"[、和或跟及与]?|或者")
 _HEALED = re.compile(
     r"[^，,。；不才没\s]{0,4}(?:已经?|早|都|自己|后来)+好了"
     r"|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
@@ -209,18 +215,39 @@ class Reading:
         self._ends = [mention.end for mention in mentions]
         self._teller_is_ill = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
         found = []
+        commas = False  # and may hold commas
         all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
         for i in reversed(range(len(mentions))):
             mention = mentions[i]
             if all_denied:
-                all_denied = bool(_LIST.fullmatch(self._plain, mention.end, mentions[i + 1].start))
-            all_denied = all_denied or bool(_NEITHER.match(self._plain, mention.end, mention.end + _AFTER))
-            status = self._status(contexts[i], mention.end, denied=all_denied)
+                all_denied = self._goes_on(mentions, i, commas=commas)
+            if not all_denied:
+                neither = _NEITHER.match(self._plain, mention.end, mention.end + _AFTER)
+                all_denied = bool(neither)
+                # 发烧,头疼,拉肚子都没有: one thing in the last clause cannot be "all"
+                commas = all_denied and not self._goes_on(mentions, i - 1, commas=False)
+            following = mentions[i + 1].start if i + 1 < len(mentions) else len(self._plain)
+            status = self._status(contexts[i], mention.start, mention.end, following, denied=all_denied)
             supposed = contexts[i].supposed and status == "possible"
             if mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
             found.append(Finding(mention.term, mention.start, mention.end, status))
+            if status == "absent" and not all_denied and not contexts[i].denied and not mention.opposite:
+                # 怕风怕水倒没有
+                touching = i > 0 and _TOUCHING.fullmatch(self._plain, mentions[i - 1].end, mention.start)
+                all_denied, commas = bool(touching), False
         self.findings = _over(self._plain, _once(self._plain, found[::-1]))
+
+    def _goes_on(self, mentions: Sequence[Mention], i: int, *, commas: bool) -> bool:
+        """Return whether mention `i` stands in a list with the one behind it."""
+        if i < 0:
+            return False
+        end, start = mentions[i].end, mentions[i + 1].start
+        if _LIST.fullmatch(self._plain, end, start):
+            return True
+        bare = i == 0 or _STOP.search(self._plain, mentions[i - 1].end, mentions[i].start)
+        opens = not mentions[i].start or _STOP.match(self._plain, mentions[i].start - 1)
+        return bool(commas and bare and opens and _STOP.fullmatch(self._plain, end, start))
 
     def status(self, start: int, end: int) -> Status:
         """Return what is said of `text[start:end]`, whatever it is.
@@ -237,19 +264,143 @@ class Reading:
             state = _State(end=start - _BACK)
         context, _ = _advance(self._plain, state, Mention("", start, end, opposite=False))
         neither = _NEITHER.match(self._plain, end, end + _AFTER)
-        return self._status(context, end, denied=neither is not None)
+        return self._status(context, start, end, len(self._plain), denied=neither is not None)
 
-    def _status(self, context: _Context, end: int, *, denied: bool) -> Status:
+    def _status(self, context: _Context, start: int, end: int, following: int, *, denied: bool) -> Status:
         plain, stop = self._plain, end + _AFTER
-        if denied or context.denied or _BACKWARD.match(plain, end, stop):
+        after = None if denied or context.denied else _told_after(plain, start, end, following)
+        if denied or context.denied or after == "absent":
             return "absent"
-        if context.who == "others" and self._teller_is_ill:
+        if after is None and _ASKED.match(plain, end, stop):
+            return "absent"
+        if after is None and _BACKWARD.match(plain, end, stop):
+            return "absent"
+        if context.kin or (context.who == "others" and self._teller_is_ill):
             return "family"
-        if context.when == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
+        stop = min(stop, max(following, end))
+        if context.when == "past" or after == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
             return "past"
-        if context.possible or _POSSIBLE_AFTER.match(plain, end, stop):
+        stop = end + _AFTER
+        if context.possible or after == "possible" or _POSSIBLE_AFTER.match(plain, end, stop):
             return "absent" if _ANSWERED.match(plain, end, stop) else "possible"
         return "present"
+
+
+# ------------------------------------------------------------------- what is said after a finding, in its own clause
+
+# A clause, which a number's point does not end.
+_REST = re.compile(r"(?:[^，,。；;!！?？\n….]|\.(?=\d))*")
+_TURN = re.compile(r"但|不过|可是|只是|就是|而且|然后|\bbut\b|\bthough\b|(?<=[^\x00-\x7f])\s+(?=[^\x00-\x7f])")
+_LONG_AGO = (
+    r"(?:上上?个?月|上上?周|上上?个?星期|上上?个?礼拜|上一?[次回]|上学期|去年|前年|大前年|旧年|以前|之前|从前|早前|早些年|早几年"
+    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?|读书时|上学时|当年|那年"
+    r"|[0-9一二两三四五六七八九十几半好多]{1,3}个?(?:年|月|周|礼拜|星期)多?[以之]?前)"
+)
+_SOME_TIME = (
+    rf"(?:{_LONG_AGO}|昨[天晚日夜儿]|前[天晚日]|大前天|琴[日晚]|寻[日晚]|前[两几]天|前些天|[0-9一二两三四五六七八九十几]{{1,3}}天前)"
+)
+_OVER_NOW = (
+    r"(?:现在|如今|今天|今早|今日|这次|这回|这两天|这几天|今年|目前|已经|后来|早就?|自己|而家)(?:就|也|都|已经?|倒|还|反而)*"
+    r"(?:不(?!舒|适|好|行|得|知|晓|太好)|没(?!好|退|消|办)|冇|唔|无|好|退|消|停|恢复)"
+)
+_WAS = re.compile(
+    rf"[那这都也倒就的还只是在呢]{{0,4}}{_LONG_AGO}(?:的?时候?|那会儿?|那[次回阵]|里|间|[吃怀喝][^，]{{1,3}}){{0,2}}[也倒就都还才只曾是]{{0,2}}"
+    r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕|肿)?过?了?(?:[一两几三四五]|好几)[次回阵趟场天]"
+    r"|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现)过|有|很?(?:严重|厉害)过?)(?:了|啦|吧|的|呢|而已)*"
+    rf"|.{{0,4}}{_SOME_TIME}.{{0,12}}?{_OVER_NOW}.{{0,6}}"
+    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*"
+    r"|(?:\s(?:happened|was|were|only|just|but that was|that was|back|a while|about|like|some)){0,4}\s"
+    r"(?:once|only yesterday|last (?:week|month|year|spring|summer|fall|autumn|winter)|(?:\w+ ){0,2}(?:weeks?|months?|years?) ago"
+    r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|my \w+))(?: only| once| ago)*\s*"
+)
+_WAS_CLAUSE = re.compile(
+    rf"[，,]\s*[那这都也]{{0,2}}是?{_LONG_AGO}的?老?(?:事儿?|事情)了?(?=[，,。；;]|$)"
+    r"|[^，,。；;]{0,5}[，,](?:昨[天儿晚日]|今[天早儿]|前[天日]|后来|第.天|周.)[^，,。；;]{0,2}退了(?!又)"
+)
+_WAS_THEN = re.compile(rf".{{0,5}}{_SOME_TIME}(?!.{{0,3}}(?:开始|起|就)).{{0,10}}")
+_THEN_OVER = re.compile(rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)")
+_ADVERB = (
+    r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己|从来|一直|一次|一点|目前|现在"
+    r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
+)
+_NO_USE = (
+    r"(?!用|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|的?话|一样"
+    r"|[要想该敢能]|说话)"
+)
+_NOT_THERE = re.compile(
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零"
+    r"|没(?:再|怎么|咋)?(?:看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
+    r"|(?:看|摸|瞧|查|找|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何){0,3}"
+    rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
+    r"|\W{0,3}(?:(?:symptoms?|so far|yet|at all|i|i'?m|has|have|had|been|is|are|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
+    r"(?:none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all|present|there|an issue|a problem|happening)|gone(?: away)?"
+    r"|resolved|went away|stopped|settled|cleared(?: up)?|isn['’]t there|nowhere)(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
+    r"|any more|recently|lately))*\s*"
+)
+_NOT_DONE = re.compile(
+    rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了|几次|多少)?"
+)  # 出血没出
+_UNSURE = r"(?:不知道|不晓得|不清楚|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说|不好说|难说|记不清)"
+_WHETHER = r"(?:有没有|是不是|算不算|是否|(?P<one>.)[没不](?P=one)过?)"
+_UNCLEAR = re.compile(
+    rf".{{0,8}}?{_WHETHER}?.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
+    r"|.{0,6}?(?:有没有|是不是|算不算|.[没不].).{0,3}?(?:没注意|没留意|没量|没测|没看|忘了看?)"
+    r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
+    r"|.{0,8}?(?:算不算|是不是[也就都]?算?|是否算?|有没有)[啊呢呀吗的]{0,2}"
+    r"|[^,.]{0,20}\b(?:maybe|perhaps|possibly|i think|i guess|i suppose|not sure|or something)\s*"
+)
+_UNCLEAR_NEXT = re.compile(r"\s*,\s*(?:maybe|i think|i guess|i['’]m not sure|not sure|perhaps)\s*(?=[?,.;!\n]|$)")
+_ONCE_BEFORE = re.compile(r"过(?:那么)?(?:[一两几三]|好几)[次回场]了?")
+_JUST = re.compile(r"[今昨刚这]|早上|晚上|半夜|前天|连着|已经")
+_MAYBE_INSIDE = re.compile(
+    r".(?:好[像象]|似乎|可能)(?!.{0,2}(?:[针刀火石压被裂要隔踩塞堵蒙卡戴灌炸虫]|蚂蚁|有(?:东西|块|人|个东西|什么|团|口)))"
+)
+
+
+def _told_after(plain: str, start: int, end: int, following: int) -> Status | None:
+    """Return what the rest of a finding's clause says of it: 出血倒没出, 头痛是年轻时候的事, 心慌有没有我没注意.
+
+    Args:
+        plain: The text in plain form.
+        start: Of the finding.
+        end: Of the finding.
+        following: Where the next finding begins; what follows that is said of it.
+
+    Returns:
+        The status that the words give, or `None` where they give none.
+    """
+    if (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
+        return "possible"
+    rest = _REST.match(plain, end, end + _AFTER)
+    stop = rest.end() if rest else end
+    turn = _TURN.search(plain, end, stop)
+    if turn is not None:
+        stop = turn.start()
+    if stop > following:
+        return None
+    words = plain[end:stop]
+    if _UNCLEAR_NEXT.match(plain, stop):
+        return "possible"
+    if _WAS_CLAUSE.match(plain, stop, stop + _AFTER):
+        return "past"
+    if not words:
+        return None
+    if _UNCLEAR.fullmatch(words):
+        return "possible"
+    if _WAS.fullmatch(words):
+        return "past"
+    over = _THEN_OVER.match(plain, stop, stop + _AFTER)
+    if over and over.end() <= following and (_WAS_THEN.fullmatch(words) or "but" in over.group()):
+        return "past"
+    if _NOT_THERE.fullmatch(words):
+        return "absent"
+    if (split := _NOT_DONE.fullmatch(words)) and split["verb"] in plain[start:end]:
+        return "absent"
+    if _ONCE_BEFORE.fullmatch(words):
+        clause = plain[max(0, start - 14) : start]
+        if not _JUST.search(clause[_last_end(_STOP, clause) :]):
+            return "past"
+    return None
 
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
@@ -257,6 +408,8 @@ _AGAIN = re.compile(
     r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
+_WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
+_EITHER = re.compile(r"(.)[没不]\1")
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
 # What another symptom is so bad that it does: 痒得坐不住 says one thing.
 _SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
@@ -279,6 +432,9 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
         first, second = plain[before.start : before.end], plain[finding.start : finding.end]
         between = plain[before.end : finding.start]
         again = _AGAIN.fullmatch(between)
+        if _WHO_KNOWS.fullmatch(between) and second[:1] in first and _EITHER.search(plain, finding.start, finding.end + 4):
+            kept[-1] = before._replace(end=finding.end, status="possible")
+            continue
         core = second.lstrip("不没有无唔勿未")
         if again and core and (core in first or first in core):
             denied = again["deny"] or len(core) < len(second)
@@ -351,6 +507,8 @@ class _Context(NamedTuple):
     supposed: bool = False
     when: str | None = None
     who: str | None = None
+    kin: bool = False
+    """Whether it is told of somebody who is not the patient."""
     own: bool = False
     """Whether the teller says `我` right before the finding."""
 
@@ -361,6 +519,8 @@ class _State(NamedTuple):
     context: _Context = _Context()
     who: str | None = None
     end: int = 0
+    patient: str | None = None
+    """Of whom the first finding is told: a relative, `self`, or `?` if that is not said."""
 
 
 def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _State]:
@@ -368,10 +528,14 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
 
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
-    context, who, end = state
+    context, who, end, patient = state
     # Between Chinese words a space is a comma.
     between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
+    relative = _relative(between)
+    if patient is None:
+        patient = relative or ("self" if own else "?")
+    kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
     if plain.startswith("my ", mention.start):
         whose = _WHO.match(plain, mention.start, mention.end + 12)
         if whose is not None and whose.lastgroup == "self":
@@ -379,6 +543,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     if cut := _last_end(_CLAUSE_END, between):
         context, between = _Context(), between[cut:]
     in_list = end > 0 and bool(_JOINTS.fullmatch(between))
+    kin = kin or (in_list and context.kin)
     if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
         context, between = _Context(when=context.when if in_list else None), between[cut:]
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
@@ -398,17 +563,52 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
         when=_last_kind(_WHEN, between) or context.when,
         who=who,
+        kin=kin,
         own=own,
     )
     carried = context
     if mention.opposite:  # 不恶心、呕吐 denies both
         carried = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
-    return context, _State(carried, who, mention.end)
+    return context, _State(carried, who, mention.end, patient)
 
 
 def _heard(words: str) -> str:
     """Return the words without what looks like a denial and is none."""
     return _PSEUDO.sub("□", _DOUBLE.sub("□", _HARDLY.sub("没有", words)))
+
+
+# A relative who begins a clause, and is neither told what to do nor tells of the patient: 我爸也这样, 她姐姐有过.
+_RELATIVE = re.compile(
+    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍|幼儿园|班上|单位|家族|老家|全家)"
+    r"(?!说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|们?都说)(?P<rest>[^，,。；;!！?？\n]{0,16})$"
+    rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed|told|brought|made))[^,.;!?\n]{{0,30}}$"
+    r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
+)
+_CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女", "老公", "老婆", "爱人", "对象", "媳妇", "丈夫", "妻子"))
+_SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
+_ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
+
+
+def _relative(between: str) -> str | None:
+    """Return who is the subject of the clause that a finding stands in, if that is a relative or a friend."""
+    said = _RELATIVE.search(between[-40:])
+    if said is None:
+        return None
+    return said["han"] or said["latin"] or said["mother"]
+
+
+def _is_kin(relative: str, patient: str, between: str, after: str) -> bool:
+    """Return whether a finding told of `relative` is told of somebody else than the patient."""
+    if _name(relative) == _name(patient):
+        return False
+    if relative in _CHILDREN:
+        return patient != "?" and bool(_SAME_AS.search(between[-12:] + after))
+    return True
+
+
+def _name(relative: str) -> str:
+    word = relative.lstrip("阿老俺") or relative
+    return _ONE_NAME.get(word[0], word[0]) or word if not word.isascii() else word[:3]
 
 
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
