@@ -120,6 +120,7 @@ class MentionFinder:
         chosen += self._phrases(plain, masked, taken)
         chosen += self._complaints(masked, taken, chosen)
         chosen = self._paraphrases.join(plain, chosen, self._known)
+        chosen += _descriptions(masked, chosen)
         chosen.sort(key=lambda m: m.start)
         return _in_text(chosen, offsets, len(text))
 
@@ -371,15 +372,21 @@ _FINE_TERMS = (
     (r"\b(?:vision|sight|eyesight)", "视力下降"),
     (r"\bhearing", "听力下降"),
     (r"\bbowels?", "便秘"),
+    (r"\bgrip", "握力下降"),
+    (r"\bweight", "体重下降"),
+    (r"\b(?:walks?|walking)", "行走困难"),
+    (r"\b(?:speech|talks?|talking)", "言语不清"),
+    ("功课", "成绩下降"),
+    ("屎尿|拉尿", "大小便失禁"),
 )
 # Every repetition is bounded, so that a text of adverbs takes no longer than another.
 _FINE = re.compile(
     rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
     r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前|原来)){0,4}"
     r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
-    r"|(?:控制住|降下来|降下去|下来|降)了|\s?(?:(?:is|are|was|still|just|perfectly|completely)\s){0,2}(?:fine|normal(?:ly)?"
+    r"|(?:控制住|降下来|降下去|下来|降)了|\s?(?:(?:is|are|was|still|just|perfectly|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
     r"|ok(?:ay)?|good|well|unchanged)\b"
-    r"|没变|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|(?:一样|差不多|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
+    r"|没变|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
 _BETTER = re.compile(
     r"(?:动一动|动动|活动(?:一下|开|活动)?|走一?走|歇歇|歇一?(?:会儿?|下)|休息(?:一下|一?会儿?)?"
@@ -534,6 +541,45 @@ class _Paraphrases:
                     continue
                 best, best_share = (form, places[first], places[last] + 1, negated == 1), share
         return best
+
+
+# -- 7: descriptions
+
+_DESCRIBED = "其他表现"  # what no term says
+_DESCRIPTIONS = re.compile(
+    "|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"]).translate(SAME_LETTERS).replace("…", "[^，。；、]{0,6}")
+)
+_DESCRIPTIONS_EN = re.compile(rf"\b(?:{'|'.join(_WORDS['descriptions_en'])})")
+_NO_DESCRIPTION = re.compile("|".join(_WORDS["no_descriptions"]).translate(SAME_LETTERS))
+_STRETCH = re.compile(r"(?:[^，。；？！?!\n….]|\.(?=\d))+")
+_LONGEST_STRETCH = 160
+_REACH = 6  # characters between a mention and the clause that paints it
+
+
+def _descriptions(masked: str, chosen: list[Mention]) -> list[Mention]:
+    """Return what clauses without a mention describe, in a text that speaks of a symptom or of a part of the body.
+
+    A comparison (`像踩在棉花上`), what somebody can do no more (`扣子都扣不上`), what will not stop or grows: no term
+    says it, but it is a complaint.
+    """
+    spoken = sorted(chosen, key=lambda m: m.start)
+    ends = [mention.end for mention in spoken]
+    found = []
+    for clause in _STRETCH.finditer(masked):
+        start, end = clause.span()
+        i = bisect.bisect_right(ends, start)
+        if (i < len(spoken) and spoken[i].start < end) or end - start > _LONGEST_STRETCH:
+            continue
+        latin = clause.group().isascii()
+        match = (_DESCRIPTIONS_EN if latin else _DESCRIPTIONS).search(masked, start, end)
+        if match is None or _NO_DESCRIPTION.search(clause.group()):
+            continue
+        # What only paints what the clause before it says: 一大块红,跟泼了墨水一样.
+        if match.start() == start and masked[start] in "像跟" and i and start - ends[i - 1] <= _REACH:
+            continue
+        if spoken or re.search(_CHINESE_SITES, clause.group()):
+            found.append(Mention(_DESCRIBED, match.start(), match.end(), opposite=False))
+    return found
 
 
 def _align(form: str, text: str) -> tuple[int, int, int, str] | None:
