@@ -35,10 +35,10 @@ _CLAUSE_END = re.compile(
 _COMMA = re.compile(r"[，,]")
 _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
-_LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及|也好|也罢|什么的|啥的)*")
+_LIST = re.compile(r"(?:[、和或及与跟\s/]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
-    r"|\((?:-|–|−|neg)\)|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed|ing) out|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
@@ -53,7 +53,7 @@ _DOUBLE = re.compile(
 # Words that deny though they hold what looks like no denial.
 _HARDLY = re.compile(
     r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着|见|出)来?(?=$|什么|任何|有)"
-    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b"
+    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b|\b(?:stopped|quit)\s*(?=$)"
 )
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
@@ -62,7 +62,8 @@ _PSEUDO = re.compile(
     r"|没查(?!出|到)|没量|没敢"
     r"|没有?(?:见好|好转|缓解|效果|用|作用|改善|办法|规律|力气|精神|胃口|减轻|好)"
     r"|不仅|不但|不光|不只|不单|不得不|不由得|不知道?|不晓得|不清楚|不确定|不一定|不管|不论|不小心|不久"
-    r"|不同|不断|不停|不住|不止|不间断|不歇"
+    r"|(?P<aa>[^，,。；;!！?？\s])[不没](?P=aa)|不太?敢?能?(?:肯定|确定)|不太清楚"
+    r"|莫不是|莫非|备不住|保不齐|不同|不断|不停|不住|不止|不间断|不歇"
     r"|不见好|不见效|不缓解|不管用|不起作用|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服"
     r"|不安|不适|不行|不对|不能|不敢|不想|不愿|不肯|不让"
     r"|不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会"
@@ -82,9 +83,10 @@ _RESTART = re.compile(
     r"|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
 )
 _POSSIBLE = re.compile(
-    r"可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
-    r"|好象|应该(?:只|就)?是|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
+    r"算不算|不[能敢太]?确定|(?<!没有)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
+    r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
+    r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b|^\s*\?\s"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
 _POSSIBLE_AFTER = re.compile(
@@ -97,18 +99,18 @@ _NOW_WORDS = (
     r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
 )
 _PAST_WORDS = (
-    r"以前|曾经|曾|既往|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回|上个?月|上周|上星期"
+    r"以前|曾经|曾|既往|老早|早先|当年(?!龄)|上一回|读(?:书|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回|上个?月|上周|上星期"
     r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
     r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|先是|起初|一开始|原先|原来"
     r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
-    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
+    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
 # What is only supposed, so that its contrary is, too.
 _SUPPOSED = re.compile(r"如果|要是|假如|万一|倘若|\bif\b")
 _RELATIVES = (
-    r"(?:父亲|母亲|爸爸|妈妈|[老阿俺]?(?:爸|妈|爹|娘)|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|阿嬷|阿爷|爹爹|家里人|家人|家里"
+    r"(?:[娃孩][子儿]?他[爸妈爹娘]|老板|领导|上司|父亲|母亲|爸爸|妈妈|[老阿俺]?(?:爸|妈|爹|娘)|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|阿嬷|阿爷|爹爹|家里人|家人|家里"
     r"|[大二三小]?(?:舅妈|舅母|姑妈|姑父|姨妈|姨父|姨夫|婶婶|伯父|伯母|伯|舅|姑|叔|婶)|公公|婆婆|岳[父母]|丈母娘"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
@@ -116,7 +118,7 @@ _RELATIVES = (
     r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|村里[^，,。]{0,3}|别人|人家)"
 )
 _KIN_EN = (
-    r"(?:dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate|classmate|co-?worker|colleague|grandm(?:a|other)"
+    r"(?:everyone|everybody|husband|wife|dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate|classmate|co-?worker|colleague|grandm(?:a|other)"
     r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boss|neighbou?r|twin|niece|nephew)s?"
 )
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
@@ -138,7 +140,7 @@ _SELF_WELL = re.compile(
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _BACKWARD = re.compile(
-    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨){0,4}"
+    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨|彻底|全部){0,4}"
     r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
     r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
     r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
@@ -161,7 +163,7 @@ _ANSWERED = re.compile(
 )
 _ASKED = re.compile(r"[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|not (?:really|at all|yet))\b")
 _NEITHER = re.compile(
-    rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都|哪样都|什么的都)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
+    rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
 _TOUCHING = re.compile(r"[、和或跟及与]?|或者")
 _HEALED = re.compile(
@@ -229,7 +231,9 @@ class Reading:
             following = mentions[i + 1].start if i + 1 < len(mentions) else len(self._plain)
             status = self._status(contexts[i], mention.start, mention.end, following, denied=all_denied)
             supposed = contexts[i].supposed and status == "possible"
-            if mention.opposite and not supposed and status in ("present", "possible", "absent"):
+            if _either(self._plain, mention, mentions[i - 1].end if i else 0):
+                status = "possible"
+            elif mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
             found.append(Finding(mention.term, mention.start, mention.end, status))
             if status == "absent" and not all_denied and not contexts[i].denied and not mention.opposite:
@@ -271,6 +275,8 @@ class Reading:
         after = None if denied or context.denied else _told_after(plain, start, end, following)
         if denied or context.denied or after == "absent":
             return "absent"
+        if after == "absent" and context.possible and plain.startswith("没", end):
+            return "possible"  # 不确定烧没
         if after is None and _ASKED.match(plain, end, stop):
             return "absent"
         if after is None and _BACKWARD.match(plain, end, stop):
@@ -293,7 +299,7 @@ _REST = re.compile(r"(?:[^，,。；;!！?？\n….]|\.(?=\d))*")
 _TURN = re.compile(r"但|不过|可是|只是|就是|而且|然后|\bbut\b|\bthough\b|(?<=[^\x00-\x7f])\s+(?=[^\x00-\x7f])")
 _LONG_AGO = (
     r"(?:上上?个?月|上上?周|上上?个?星期|上上?个?礼拜|上一?[次回]|上学期|去年|前年|大前年|旧年|以前|之前|从前|早前|早些年|早几年"
-    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?|读书时|上学时|当年|那年"
+    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?|读(?:书|大学|高中|初中|小学)的?时候?|上学时|当年|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?|上一回|.天那会儿?"
     r"|[0-9一二两三四五六七八九十几半好多]{1,3}个?(?:年|月|周|礼拜|星期)多?[以之]?前)"
 )
 _SOME_TIME = (
@@ -308,7 +314,10 @@ _WAS = re.compile(
     r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕|肿)?过?了?(?:[一两几三四五]|好几)[次回阵趟场天]"
     r"|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现)过|有|很?(?:严重|厉害)过?)(?:了|啦|吧|的|呢|而已)*"
     rf"|.{{0,4}}{_SOME_TIME}.{{0,12}}?{_OVER_NOW}.{{0,6}}"
-    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*"
+    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?|{_LONG_AGO}就?(?:治|养)?好(?:了|过)"
+    rf"|(?:病)?史(?:.{{0,6}}年)?|.{{0,3}}(?:好多|好几|几|多|[0-9一二两三四五六七八九十]{{1,3}})年都?没(?:再)?(?:犯|有|发|来)(?:作|过)?了?"
+    r"|\s(?:when i was|back in|in the past|in (?:19|20)\d\d|back then|in (?:january|february|march|april|may|june|july|august|september"
+    r"|october|november|december)|before|previously)(?: (?:a |my )?\w+)?\s*"
     r"|(?:\s(?:happened|was|were|only|just|but that was|that was|back|a while|about|like|some)){0,4}\s"
     r"(?:once|only yesterday|last (?:week|month|year|spring|summer|fall|autumn|winter)|(?:\w+ ){0,2}(?:weeks?|months?|years?) ago"
     r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|my \w+))(?: only| once| ago)*\s*"
@@ -319,33 +328,46 @@ _WAS_CLAUSE = re.compile(
 )
 _WAS_THEN = re.compile(rf".{{0,5}}{_SOME_TIME}(?!.{{0,3}}(?:开始|起|就)).{{0,10}}")
 _THEN_OVER = re.compile(rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)")
+_OVER = re.compile(
+    r"[，,]\s*(?:但|不过|可|结果|然后)?(?:我|他|她|娃|人)?(?:今[天早儿日]|现在|如今|后来|下午|中午|晚上|第二天|目前|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
+    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来|下去)?了(?=[，,。；;!！]|$)"
+)
+_EARLIER = re.compile(
+    r"昨[天晚儿夜日]|前[几两一][天日晚]|前[天晚日]|上周|上个?星期|上个?礼拜|早上|上午|中午|凌晨|刚才|那天|那晚|一?开始|刚开始|起先|先是|当时|之前|以前|来着"
+)
+# An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
+_ATTACK_OVER = re.compile(
+    r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|一会儿?|[半一]个?小时|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
+    r"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)"
+)
 _ADVERB = (
     r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己|从来|一直|一次|一点|目前|现在"
     r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
 )
 _NO_USE = (
-    r"(?!用|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|的?话|一样"
-    r"|[要想该敢能]|说话)"
+    r"(?!用|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|一样(?!没)"
+    r"|[要想敢能]|说话)"
 )
 _NOT_THERE = re.compile(
-    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零"
-    r"|没(?:再|怎么|咋)?(?:看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
-    r"|(?:看|摸|瞧|查|找|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何){0,3}"
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零|很少|少有|极少|摇头|消失|痊愈|已愈|未诉|未及|未有|未见|未闻及?|未触及|不沾边?"
+    r"|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
+    r"|(?:看|摸|瞧|查|找|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何|高|低|异常){0,3}"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
+    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone|resolved|over)|[- ]free|\s*\((?:-|neg)\)|\s[-–]\s*"
     r"|\W{0,3}(?:(?:symptoms?|so far|yet|at all|i|i'?m|has|have|had|been|is|are|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
     r"(?:none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all|present|there|an issue|a problem|happening)|gone(?: away)?"
-    r"|resolved|went away|stopped|settled|cleared(?: up)?|isn['’]t there|nowhere)(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
+    r"|resolved|went away|stopped|settled|cleared(?: up)?|neg|isn['’]t there|nowhere|ha(?:s|ve)n['’]t (?:come back|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
     r"|any more|recently|lately))*\s*"
 )
 _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了|几次|多少)?"
 )  # 出血没出
-_UNSURE = r"(?:不知道|不晓得|不清楚|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说|不好说|难说|记不清)"
+_UNSURE = r"(?:不知道|不晓得|不太?清楚|不[敢能太]?(?:肯定|确定)|不太确定|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说|不好说|难说|记不清)"
 _WHETHER = r"(?:有没有|是不是|算不算|是否|(?P<one>.)[没不](?P=one)过?)"
 _UNCLEAR = re.compile(
     rf".{{0,8}}?{_WHETHER}?.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
     r"|.{0,6}?(?:有没有|是不是|算不算|.[没不].).{0,3}?(?:没注意|没留意|没量|没测|没看|忘了看?)"
-    r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
+    r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无|隐约|勉强|疑似|待查|我猜|算是|算有|是不是)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
     r"|.{0,8}?(?:算不算|是不是[也就都]?算?|是否算?|有没有)[啊呢呀吗的]{0,2}"
     r"|[^,.]{0,20}\b(?:maybe|perhaps|possibly|i think|i guess|i suppose|not sure|or something)\s*"
 )
@@ -383,7 +405,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
         return "possible"
     if _WAS_CLAUSE.match(plain, stop, stop + _AFTER):
         return "past"
-    if not words:
+    if not words and not _OVER.match(plain, stop, stop + _AFTER):
         return None
     if _UNCLEAR.fullmatch(words):
         return "possible"
@@ -392,6 +414,11 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     over = _THEN_OVER.match(plain, stop, stop + _AFTER)
     if over and over.end() <= following and (_WAS_THEN.fullmatch(words) or "but" in over.group()):
         return "past"
+    over = _OVER.match(plain, stop, stop + _AFTER)
+    if over and over.end() <= following:
+        clause = plain[max(0, start - 14) : stop]
+        if _EARLIER.search(clause[_last_end(_STOP, plain[max(0, start - 14) : start]) :]):
+            return "past"
     if _NOT_THERE.fullmatch(words):
         return "absent"
     if (split := _NOT_DONE.fullmatch(words)) and split["verb"] in plain[start:end]:
@@ -405,11 +432,24 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
-    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
 _WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
 _EITHER = re.compile(r"(.)[没不]\1")
+_UNSURE_BEFORE = re.compile(rf"(?:{_UNSURE}|会|不记得)(?:到底|究竟|是不是)?$")
+_UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
+
+
+def _either(plain: str, mention: Mention, before: int) -> bool:
+    """Return whether a mention is of the form 咳没咳 and the teller does not know."""
+    start = max(before, mention.start - 1)
+    if not _EITHER.search(plain, start, min(len(plain), mention.end + 2)):
+        return False
+    words = plain[max(before, mention.start - 10) : mention.start]
+    return bool(_UNSURE_BEFORE.search(words) or _UNSURE_AFTER.match(plain, mention.end, mention.end + 8))
+
+
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
 # What another symptom is so bad that it does: 痒得坐不住 says one thing.
 _SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
@@ -444,6 +484,12 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
                     status = "absent" if finding.status == "present" else finding.status
                 elif denied:
                     status = "possible"
+                if denied and (
+                    before.status == "possible"
+                    or _UNSURE_BEFORE.search(plain, max(0, before.start - 10), before.start)
+                    or _UNSURE_AFTER.match(plain, finding.end, finding.end + 8)
+                ):
+                    status = "possible"
                 kept[-1] = before._replace(end=finding.end, status=status)
                 continue
         if _SO_BAD.fullmatch(between) and finding.term in _CONSEQUENCES and finding.status == before.status:
@@ -462,7 +508,7 @@ _NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来
 def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those as past that were there and are now denied: 昨天还吐,今天不吐了."""
     last: dict[str, int] = {}
-    told = list(found)
+    told = _attacks_over(plain, found)
     for i, finding in enumerate(told):
         if finding.status == "present":
             clause = plain[max(0, finding.start - 14) : finding.start]
@@ -477,6 +523,19 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     return told
 
 
+def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those of an attack as past that was over some minutes later."""
+    told = list(found)
+    for over in _ATTACK_OVER.finditer(plain):
+        for i in range(bisect.bisect_left([f.start for f in told], over.start()) - 1, -1, -1):
+            between = plain[told[i].end : over.start()]
+            if len(between) > _AFTER or re.search(r"[。；;!！?？\n]", between):
+                break
+            if told[i].status == "present":
+                told[i] = told[i]._replace(status="past")
+    return told
+
+
 def _kind(term: str) -> str:
     return "发热" if term in ("低热", "高热", "持续高热", "午后低热") else term
 
@@ -487,11 +546,12 @@ def denied_within(words: str) -> bool:
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
 
 
-_SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.])\s(?![a-z0-9\s])")
+_SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.)）])\s(?![a-z0-9\s])")
 _RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
+_NOW_INSIDE = re.compile("现在|如今|这两天|最近")
 _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
 _REPEAT = 8  # characters between a finding and the same one said again
@@ -561,7 +621,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
         possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
         supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
-        when=_last_kind(_WHEN, between) or context.when,
+        when="now" if _NOW_INSIDE.search(plain, mention.start, mention.end) else _last_kind(_WHEN, between) or context.when,
         who=who,
         kin=kin,
         own=own,
@@ -579,12 +639,13 @@ def _heard(words: str) -> str:
 
 # A relative who begins a clause, and is neither told what to do nor tells of the patient: 我爸也这样, 她姐姐有过.
 _RELATIVE = re.compile(
-    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍|幼儿园|班上|单位|家族|老家|全家)"
+    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍|幼儿园|班[上里]|办公室|厂里|周围|身边|单位|家族|老家|全家|接触过?)"
     r"(?!说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|们?都说)(?P<rest>[^，,。；;!！?？\n]{0,16})$"
     rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed|told|brought|made))[^,.;!?\n]{{0,30}}$"
+    r"|(?P<runs>\bfamily history of|\bfh(?:x)? of)[^,.;]{0,20}$"
     r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
 )
-_CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女", "老公", "老婆", "爱人", "对象", "媳妇", "丈夫", "妻子"))
+_CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女"))
 _SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
 _ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
 
@@ -594,7 +655,7 @@ def _relative(between: str) -> str | None:
     said = _RELATIVE.search(between[-40:])
     if said is None:
         return None
-    return said["han"] or said["latin"] or said["mother"]
+    return said["han"] or said["latin"] or said["mother"] or said["runs"]
 
 
 def _is_kin(relative: str, patient: str, between: str, after: str) -> bool:
