@@ -31,7 +31,7 @@ _BARE_TEMPERATURE = re.compile(
 )
 # Once a fever or a thermometer was spoken of: 早上38.2,下午36.8.
 _LOOSE_TEMPERATURE = re.compile(r"(?<![\d./])(?:3[5-9]|4[01])\.\d(?![\d%/.]|\s*(?:cm|kg|mm|公斤|斤|厘米|块|元|万|周|岁|倍))")
-_FEVER_SPOKEN_OF = re.compile(r"烧|热|体温|温度|fever|temp|thermometer")
+_FEVER_SPOKEN_OF = re.compile(r"烧|热|体温|温度|布洛芬|美林|量(?:了|出|的|是|着)?\s?3\d|fever|temp|thermometer")
 _FAHRENHEIT = re.compile(
     r"(?<![\d.])(?P<f>9[6-9](?:\.\d)?|10[0-7](?:\.\d)?)\s*(?:°\s*f\b|f\b|degrees f|fahrenheit|℉|华氏度|degrees)"
     r"|(?:fever|temp(?:erature)?)[^.,;\d]{0,14}(?P<f2>9[7-9]\.\d|10[0-7](?:\.\d)?)(?![\d/%])"
