@@ -649,6 +649,16 @@ class _Homophones:
         return None
 
 
+_SITE_OF: dict[str, str] = {
+    word.translate(SAME): part
+    for key in ("body_parts", "body_parts_en")
+    for part, words in _WORDS[key].items()
+    for word in words
+}
+_CHINESE_SITES = _alternatives(word for word in _SITE_OF if not word.isascii())
+_LATIN_SITES = _alternatives(word for word in _SITE_OF if word.isascii())
+
+
 # -- 8: descriptions
 
 _DESCRIBED = "其他表现"  # what no term says
@@ -656,6 +666,15 @@ _DESCRIPTIONS = re.compile(
     "|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"]).translate(SAME_LETTERS).replace("…", "[^，。；、]{0,6}")
 )
 _DESCRIPTIONS_EN = re.compile(rf"\b(?:{'|'.join(_WORDS['descriptions_en'])})")
+# A part of the body, and anything but that it is well.
+_SITE_SAID = re.compile(
+    rf"(?:{_alternatives(w for w in _SITE_OF if not w.isascii() and len(w) > 1)})(?![^，。；]{{0,8}}(?:正常|没事|没问题|好好的|还好|还行|好了|好的|干净|光光的?|利索))[^，。；、]{{1,12}}"
+)
+_SITE_SAID_EN = re.compile(
+    rf"\b(?:{_LATIN_SITES})\b(?! (?:is|are|was|looks?|feels?|seems?)? ?(?:fine|normal|ok|okay|clear|good|alright|back to normal)\b)(?: [a-z'-]+){{1,6}}"
+)
+_SITE = re.compile(rf"{_CHINESE_SITES}|\b(?:{_LATIN_SITES})\b")
+_DENIED_IN = re.compile(r"[不没无未]|n't\b|\b(?:no|not|never|without|none)\b")
 _NO_DESCRIPTION = re.compile("|".join(_WORDS["no_descriptions"]).translate(SAME_LETTERS))
 _STRETCH = re.compile(r"(?:[^，。；？！?!\n….]|\.(?=\d))+")
 _LONGEST_STRETCH = 160
@@ -678,12 +697,14 @@ def _descriptions(masked: str, chosen: list[Mention]) -> list[Mention]:
             continue
         latin = clause.group().isascii()
         match = (_DESCRIPTIONS_EN if latin else _DESCRIPTIONS).search(masked, start, end)
+        if match is None and spoken and not _DENIED_IN.search(clause.group()):
+            match = (_SITE_SAID_EN if latin else _SITE_SAID).search(masked, start, end)
         if match is None or _NO_DESCRIPTION.search(clause.group()):
             continue
         # What only paints what the clause before it says: 一大块红,跟泼了墨水一样.
         if match.start() == start and masked[start] in "像跟" and i and start - ends[i - 1] <= _REACH:
             continue
-        if spoken or re.search(_CHINESE_SITES, clause.group()):
+        if spoken or _SITE.search(clause.group()):
             found.append(Mention(_DESCRIBED, match.start(), match.end(), opposite=False))
     return found
 
@@ -752,16 +773,6 @@ _VAGUE = frozenset(_WORDS["vague"])
 _ALSO: dict[str, list[str]] = _WORDS["also"]
 # What a complaint is called where no body part says more.
 _GENERIC: dict[str, str] = _WORDS["terms"]
-
-_SITE_OF: dict[str, str] = {
-    word.translate(SAME): part
-    for key in ("body_parts", "body_parts_en")
-    for part, words in _WORDS[key].items()
-    for word in words
-}
-_CHINESE_SITES = _alternatives(word for word in _SITE_OF if not word.isascii())
-_LATIN_SITES = _alternatives(word for word in _SITE_OF if word.isascii())
-
 
 def _named(kind: str) -> str:
     return "|".join(f"(?:{pattern})" for pattern in _COMPLAINTS[kind].values())
