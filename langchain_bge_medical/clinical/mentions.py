@@ -232,7 +232,7 @@ class MentionFinder:
         for match in _ABLE.finditer(masked):
             cannot = masked[max(0, match.start() - 2) : match.start()]
             if not any(taken[match.start() : match.end()]) and not re.search("[不没未才]", cannot):
-                term = next(term for words, term in _ABLE_TERMS if re.fullmatch(words, match.group()))
+                term = next(term for words, term in _ABLE_TERMS if re.compile(words).match(masked, match.start()))
                 found.append(Mention(term, match.start(), match.end(), opposite=True))
         for pattern, terms in ((_BETTER, _BETTER_TERMS), (_WORSE, _WORSE_TERMS)):
             for match in pattern.finditer(masked):
@@ -408,6 +408,7 @@ _ABLE_TERMS = (
     ("能自己走|能下地|走的[稳动了]|走路(?:倒|还|也)?(?:稳|利索|没事)|can (?:still )?(?:walk|run|stand|bear weight|put weight on)", "行走困难"),
     ("(?:手|脚|腿|胳膊|手脚|指头|四肢)(?:都|还|也)?能(?:动|抬|举|弯|伸)|[抬举]的起(?:来|胳膊|手)?|can (?:still )?(?:move|lift|bend|raise|wiggle)", "肢体活动受限"),
     ("弯的下(?:腰)?", "腰部活动受限"),
+    ("(?:腹部?|肚子|肚皮)(?:是|平|摸着)?软的?(?=[，。；]|$)|abdomen soft", "腹肌僵硬"),
     ("(?:脖子|颈)(?:部)?(?:是)?(?:能动|软的?(?=[，。]|$)|能转)|neck (?:is )?supple", "颈强直"),
     ("[站立]的[稳住]", "站立不稳"),
     ("躺的平|能(?:平)?躺(?:平)?|平躺没事", "端坐呼吸"),

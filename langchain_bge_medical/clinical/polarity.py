@@ -38,13 +38,14 @@ _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什�
 _LIST = re.compile(r"(?:[、和或及与跟\s/]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
-    r"|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed|ing) out|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
 _DOUBLE = re.compile(
     r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
     r"|并非(?:没有?|不)|不(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
+    r"|哪[天次回][能会]?不|(?:从来|以前|之前)?没有?过?(?:这么|这样|那么|如此|像这)|\bnot a (?:day|night|minute|moment)[^.,;]{0,10}without"
     r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不|没)能说[^，。]{0,6}?(?:不|没有?)"
     r"|(?:can['’]t|cannot|can not|unable to|couldn['’]t)[^.,;]{1,40}?without"
     r"|说不[^，。]{0,4}(?:那|都|才)?是(?:假|骗)|\bnot that i don['’]t\b"
@@ -53,7 +54,7 @@ _DOUBLE = re.compile(
 # Words that deny though they hold what looks like no denial.
 _HARDLY = re.compile(
     r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着|见|出)来?(?=$|什么|任何|有)"
-    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b|\b(?:stopped|quit)\s*(?=$)"
+    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b|(?:\b(?:stopped|quit)|(?<!can )\b(?:rarely|seldom|hardly)|(?<!\d)\b0)\s*(?=$)"
 )
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
@@ -74,16 +75,16 @@ _PSEUDO = re.compile(
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
     r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
-    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b"
+    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest|peace)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
 # After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽", "没有发烧只流鼻涕".
 _RESTART = re.compile(
     r"有|还|也|出现|总|老是|老|一直|突然|忽然|现在|最近|这次|今天|只|光|仅|反而|倒是(?!没|不)|就|主要"
-    r"|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
+    r"|的时候|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
 )
 _POSSIBLE = re.compile(
-    r"算不算|不[能敢太]?确定|(?<!没有)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
+    r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
     r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
     r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b|^\s*\?\s"
@@ -144,7 +145,7 @@ _BACKWARD = re.compile(
     r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
     r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
     r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
-    r"|\s*[，,]\s*(?:那|这个?)?(?:倒是?|还真|真)?没有(?=[，,。；;！!\n]|$)|\s*没(?:再)?犯过?(?=[、，,。；;!！\s\n]|$)"
+    r"|(?:嘛|呢|的话|吧|这个)?\s*[，,]\s*(?:(?:量过|查过|看过|问过|摸过|听过|试过|量了|查了|问了)[，,])?(?:那|这个?)?(?:倒是?|还|真|确实|可){0,3}(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;！!\n]|$)|\s*没(?:再)?犯过?(?=[、，,。；;!！\s\n]|$)"
     r"|\s*亦?[无冇](?=[、，,。；;!！\s\n]|$)|\s*唔多(?=[、，,。；;!！\s\n]|$)"
     r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都){0,3}(?:消失|没有|没|退|消|(?<![吞咽吃喝瘦烂坏掉摔跌倒])下去)了(?!好转)"
     r"|不明显|谈不上|说不上|算不上|不算|不严重"
@@ -165,7 +166,7 @@ _ASKED = re.compile(r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；
 _NEITHER = re.compile(
     rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
-_TOUCHING = re.compile(r"[、和或跟及与]?|或者")
+_TOUCHING = re.compile(r"[、和或及与跟]?|或者|\s?/\s?|\s(?:or|and)\s")
 _HEALED = re.compile(
     r"[^，,。；不才没\s]{0,4}(?:已经?|早|都|自己|后来)+好了"
     r"|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
@@ -233,6 +234,8 @@ class Reading:
             supposed = contexts[i].supposed and status == "possible"
             if _either(self._plain, mention, mentions[i - 1].end if i else 0):
                 status = "possible"
+            elif not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end]):
+                status = "absent"
             elif mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
             found.append(Finding(mention.term, mention.start, mention.end, status))
@@ -272,6 +275,8 @@ class Reading:
 
     def _status(self, context: _Context, start: int, end: int, following: int, *, denied: bool) -> Status:
         plain, stop = self._plain, end + _AFTER
+        if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
+            context = context._replace(denied=False)
         after = None if denied or context.denied else _told_after(plain, start, end, following)
         if denied or context.denied or after == "absent":
             return "absent"
@@ -341,21 +346,21 @@ _ATTACK_OVER = re.compile(
     r"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)"
 )
 _ADVERB = (
-    r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己|从来|一直|一次|一点|目前|现在"
+    r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己|从来|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
     r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
 )
 _NO_USE = (
-    r"(?!用|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|一样(?!没)"
+    r"(?!用|没完|没日|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|一样(?!没)"
     r"|[要想敢能]|说话)"
 )
 _NOT_THERE = re.compile(
-    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零|很少|少有|极少|摇头|消失|痊愈|已愈|未诉|未及|未有|未见|未闻及?|未触及|不沾边?"
-    r"|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零|(?<![没未不有])(?:很少|少有|极少|摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?|未触及|不沾边?"
+    r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
     r"|(?:看|摸|瞧|查|找|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何|高|低|异常){0,3}"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
-    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone|resolved|over)|[- ]free|\s*\((?:-|neg)\)|\s[-–]\s*"
-    r"|\W{0,3}(?:(?:symptoms?|so far|yet|at all|i|i'?m|has|have|had|been|is|are|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
-    r"(?:none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all|present|there|an issue|a problem|happening)|gone(?: away)?"
+    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
+    r"|\W{0,3}(?:(?:symptoms?|spells?|attacks?|episodes?|finally|so far|yet|at all|i|i'?m|has|have|had|been|is|are|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
+    r"(?:never there|wasn['’]t there|(?:isn|aren)['’]t (?:happening|a thing)|not (?:noted|seen|found|reported)|passed|stayed away|denies|none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all|present|there|an issue|a problem|happening)|gone(?: away)?"
     r"|resolved|went away|stopped|settled|cleared(?: up)?|neg|isn['’]t there|nowhere|ha(?:s|ve)n['’]t (?:come back|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
     r"|any more|recently|lately))*\s*"
 )
@@ -430,11 +435,17 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     return None
 
 
+_THIS_BAD = re.compile(r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b")  # never had pain this bad
+_SAYS_NOT = re.compile(r"(?P<it>[^\W\d_a-z]).{1,5}[不没](?P=it)(?:过|了|啊)?$")  # 痒是一点不痒
+
+
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
     r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
+_QUESTION = re.compile(r"没?有?[?？]\s*(?:没有?|不|唔)?")
+_TOPIC = re.compile(r"[，,]\s*(?:倒|倒是|也|还|是)?(?:没有?|不|冇|唔)?")
 _WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
 _EITHER = re.compile(r"(.)[没不]\1")
 _UNSURE_BEFORE = re.compile(rf"(?:{_UNSURE}|会|不记得)(?:到底|究竟|是不是)?$")
@@ -474,6 +485,14 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
         again = _AGAIN.fullmatch(between)
         if _WHO_KNOWS.fullmatch(between) and second[:1] in first and _EITHER.search(plain, finding.start, finding.end + 4):
             kept[-1] = before._replace(end=finding.end, status="possible")
+            continue
+        if _QUESTION.fullmatch(between) and second.lstrip("不没")[:1] in first:  # 疼不疼?疼
+            kept[-1] = before._replace(end=finding.end, status=finding.status)
+            continue
+        topic = before.start == 0 or _STOP.match(plain, before.start - 1)
+        same = finding.term == before.term and second.lstrip("不没") in first
+        if topic and same and _TOPIC.fullmatch(between) and finding.status == "absent":
+            kept[-1] = before._replace(end=finding.end, status="absent")
             continue
         core = second.lstrip("不没有无唔勿未")
         if again and core and (core in first or first in core):
