@@ -382,7 +382,13 @@ _FINE_TERMS = (
     (r"\b(?:vision|sight|eyesight)", "视力下降"),
     (r"\bhearing", "听力下降"),
     (r"\b(?:bowels?|poops?|stools?)", "便秘"),
-    (r"\b(?:pee|urine)", "排尿困难"),
+    (r"\b(?:pee|urine|bladder)", "排尿困难"),
+    (r"\b(?:mood|spirits?)", "情绪低落"),
+    (r"\b(?:energy|strength)", "乏力"),
+    (r"\b(?:balance)", "步态不稳"),
+    (r"\b(?:memory)", "记忆力减退"),
+    (r"\b(?:bp|blood pressure)", "血压升高"),
+    (r"\b(?:pulse|heart rate)", "心悸"),
     (r"\bperiods?", "月经不规律"),
     (r"\b(?:temp|temperature)", "发热"),
     (r"\bgrip", "握力下降"),
@@ -397,9 +403,9 @@ _FINE = re.compile(
     rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
     r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前|原来)){0,4}"
     r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
-    r"|(?:控制住|降下来|降下去|下来|降)了|\s?(?:(?:is|are|was|still|just|perfectly|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
+    r"|(?:控制住|降下来|降下去|下来|降)了|(?:'s)?\s?(?:(?:is|are|was|still|just|perfectly|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
     r"|ok(?:ay)?|good|well|unchanged)\b"
-    r"|没变|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
+    r"|没变(?=[，。；！？\n\s]|$)|没受?[到啥什么]{0,3}影响|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
 # What somebody can do: 睡得着, 能自己走.
 _ABLE_TERMS = (

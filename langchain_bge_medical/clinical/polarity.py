@@ -162,7 +162,7 @@ _ANSWERED = re.compile(
     r"|\s*[?？]\s*(?:没有|没|不存在|冇|无|不会|谈不上)(?:的|啊|了|呢|哈)*(?=[、，,。；;!！\n]|$)"
     r"|\s*[?？]\s*(?:no|nope|none|nah|zero|never|nil|negative|not (?:really|at all|yet))\b"
 )
-_ASKED = re.compile(r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；;!！\n]|$)|[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|not (?:really|at all|yet))\b")
+_ASKED = re.compile(r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；;!！\n]|$)|[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b")
 _NEITHER = re.compile(
     rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
@@ -322,10 +322,10 @@ _WAS = re.compile(
     rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?|{_LONG_AGO}就?(?:治|养)?好(?:了|过)"
     rf"|(?:病)?史(?:.{{0,6}}年)?|.{{0,3}}(?:好多|好几|几|多|[0-9一二两三四五六七八九十]{{1,3}})年都?没(?:再)?(?:犯|有|发|来)(?:作|过)?了?"
     r"|\s(?:when i was|back in|in the past|in (?:19|20)\d\d|back then|in (?:january|february|march|april|may|june|july|august|september"
-    r"|october|november|december)|before|previously)(?: (?:a |my )?\w+)?\s*"
+    r"|october|november|december))(?: (?:a |my )?\w+)?\s*|\s(?:before|previously)\s*"
     r"|(?:\s(?:happened|was|were|only|just|but that was|that was|back|a while|about|like|some)){0,4}\s"
     r"(?:once|only yesterday|last (?:week|month|year|spring|summer|fall|autumn|winter)|(?:\w+ ){0,2}(?:weeks?|months?|years?) ago"
-    r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|my \w+))(?: only| once| ago)*\s*"
+    r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|(?:my|his|her) (?:teens|youth|twenties|thirties|forties|fifties|\d0s)))(?: only| once| ago)*\s*"
 )
 _WAS_CLAUSE = re.compile(
     rf"[，,]\s*[那这都也]{{0,2}}是?{_LONG_AGO}的?老?(?:事儿?|事情)了?(?=[，,。；;]|$)"
@@ -342,7 +342,7 @@ _EARLIER = re.compile(
 )
 # An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
 _ATTACK_OVER = re.compile(
-    r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|一会儿?|[半一]个?小时|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
+    r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|[半一]个?小时|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
     r"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)"
 )
 _ADVERB = (
@@ -441,7 +441,7 @@ _SAYS_NOT = re.compile(r"(?P<it>[^\W\d_a-z]).{1,5}[不没](?P=it)(?:过|了|啊)
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
-    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇|无|袂|未)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
 _QUESTION = re.compile(r"没?有?[?？]\s*(?:没有?|不|唔)?")
