@@ -333,9 +333,10 @@ _WAS_CLAUSE = re.compile(
 )
 _WAS_THEN = re.compile(rf".{{0,5}}{_SOME_TIME}(?!.{{0,3}}(?:开始|起|就)).{{0,10}}")
 _THEN_OVER = re.compile(rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)")
+_AGAIN_AND_AGAIN = r"[，,]\s*(?:一天|每|天天|反复|又|老|经常|来回|时好时坏|隔)"
 _OVER = re.compile(
     r"[，,]\s*(?:但|不过|可|结果|然后)?(?:我|他|她|娃|人)?(?:今[天早儿日]|现在|如今|后来|下午|中午|晚上|第二天|目前|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
-    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来|下去)?了(?=[，,。；;!！]|$)"
+    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来|下去)?了(?=[，,。；;!！]|$)(?!" + _AGAIN_AND_AGAIN + ")"
 )
 _EARLIER = re.compile(
     r"昨[天晚儿夜日]|前[几两一][天日晚]|前[天晚日]|上周|上个?星期|上个?礼拜|早上|上午|中午|凌晨|刚才|那天|那晚|一?开始|刚开始|起先|先是|当时|之前|以前|来着"
@@ -343,20 +344,20 @@ _EARLIER = re.compile(
 # An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
 _ATTACK_OVER = re.compile(
     r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|[半一]个?小时|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
-    r"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)"
+    rf"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)(?!{_AGAIN_AND_AGAIN})"
 )
 _ADVERB = (
     r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己|从来|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
     r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
 )
 _NO_USE = (
-    r"(?!用|没完|没日|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|一样(?!没)"
+    r"(?!用|没完|没日|快没|[秒钟时天夜晚儿]就|查了(?!都|也|说|没|好|几|两|三)|什么[也都]|啥[也都]|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|一样(?!没)"
     r"|[要想敢能]|说话)"
 )
 _NOT_THERE = re.compile(
-    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零|(?<![没未不有])(?:很少|少有|极少|摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?|未触及|不沾边?"
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?|未触及|不沾边?"
     r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
-    r"|(?:看|摸|瞧|查|找|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何|高|低|异常){0,3}"
+    r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何|高|低|异常){0,3}"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
     r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
     r"|\W{0,3}(?:(?:symptoms?|spells?|attacks?|episodes?|finally|so far|yet|at all|i|i'?m|has|have|had|been|is|are|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
@@ -370,7 +371,9 @@ _NOT_DONE = re.compile(
 _UNSURE = r"(?:不知道|不晓得|不太?清楚|不[敢能太]?(?:肯定|确定)|不太确定|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说|不好说|难说|记不清)"
 _WHETHER = r"(?:有没有|是不是|算不算|是否|(?P<one>.)[没不](?P=one)过?)"
 _UNCLEAR = re.compile(
-    rf".{{0,8}}?{_WHETHER}?.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
+    rf".{{0,8}}?{_WHETHER}.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
+    rf"|.{{0,6}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,2}}(?:有没有|是不是|算不算|.[没不].)[的了呢也]{{0,2}}"
+    r"|(?:[我也都真还]|自己|倒){0,3}(?:说不清楚?|说不准|说不好|拿不准|吃不准|不[敢能太]?(?:肯定|确定)|不太(?:确定|清楚)|不敢说|不好说|难说)[的了呢也算是]{0,3}"
     r"|.{0,6}?(?:有没有|是不是|算不算|.[没不].).{0,3}?(?:没(?:仔?细|太|怎么)?(?:注意|留意|量|测|看清?|数|查)|忘了看?)"
     r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无|隐约|勉强|疑似|待查|我猜|算是|算有|是不是)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
     r"|.{0,8}?(?:算不算|是不是[也就都]?算?|是否算?|有没有)[啊呢呀吗的]{0,2}"
@@ -412,7 +415,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
         return "past"
     if not words and not _OVER.match(plain, stop, stop + _AFTER):
         return None
-    if _UNCLEAR.fullmatch(words):
+    if _UNCLEAR.fullmatch(words) and not ("说不清" in words and re.search("[嘴舌话口头]", plain[start:end])):
         return "possible"
     if _WAS.fullmatch(words):
         return "past"
@@ -426,7 +429,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
             return "past"
     if _NOT_THERE.fullmatch(words):
         return "absent"
-    if (split := _NOT_DONE.fullmatch(words)) and split["verb"] in plain[start:end]:
+    if "就" not in words and (split := _NOT_DONE.fullmatch(words)) and split["verb"] in plain[start:end]:
         return "absent"
     if _ONCE_BEFORE.fullmatch(words):
         clause = plain[max(0, start - 14) : start]
@@ -436,7 +439,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
 
 
 _THIS_BAD = re.compile(r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b")  # never had pain this bad
-_SAYS_NOT = re.compile(r"(?P<it>[^\W\d_a-z]).{1,5}[不没](?P=it)(?:过|了|啊)?$")  # 痒是一点不痒
+_SAYS_NOT = re.compile(r"(?P<it>[痛疼痒咳吐烧晕肿麻喘胀红抖热酸闷拉泻汗堵黄]).{1,5}[不没](?P=it)(?:过|了|啊)?$")  # 痒是一点不痒
 
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
@@ -658,9 +661,11 @@ def _heard(words: str) -> str:
 
 # A relative who begins a clause, and is neither told what to do nor tells of the patient: 我爸也这样, 她姐姐有过.
 _RELATIVE = re.compile(
-    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍|幼儿园|班[上里]|办公室|厂里|周围|身边|单位|家族|老家|全家|接触过?)"
-    r"(?!说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|们?都说)(?P<rest>[^，,。；;!！?？\n]{0,16})$"
-    rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed|told|brought|made))[^,.;!?\n]{{0,30}}$"
+    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里)"
+    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全家|接触过?)"
+    r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
+    r"(?P<rest>(?:(?!说我|说他|说她|以为|夸[我他她]|喊[我他她]|看[我他她])[^，,。；;!！?？\n]){0,16})$"
+    rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed|told|brought|made|records?|recorded|heard|hears|saw|complains?|caught|found))[^,.;!?\n]{{0,30}}$"
     r"|(?P<runs>\bfamily history of|\bfh(?:x)? of)[^,.;]{0,20}$"
     r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
 )
@@ -681,7 +686,9 @@ def _is_kin(relative: str, patient: str, between: str, after: str) -> bool:
     """Return whether a finding told of `relative` is told of somebody else than the patient."""
     if _name(relative) == _name(patient):
         return False
-    if relative in _CHILDREN:
+    if relative in ("别人", "人家"):
+        return bool(_SAME_AS.search(between[-12:] + after))
+    if relative in _CHILDREN or relative in ("husband", "wife"):
         return patient != "?" and bool(_SAME_AS.search(between[-12:] + after))
     return True
 
