@@ -80,10 +80,21 @@ def test_hardly_anything_denied_is_taken_to_be_there() -> None:
     assert wrong / total <= 0.055
 
 
-def test_emergencies_are_recognised_and_everyday_complaints_are_none() -> None:
-    recognised, false_alarms = triage_figures("clinical_triage_heldout")
-    assert recognised >= 0.93
-    assert false_alarms <= 0.05
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("clinical_triage_dev", 0.97),
+        ("clinical_triage_dev2", 0.97),
+        ("clinical_triage_dev3", 0.97),
+        ("clinical_triage_heldout", 0.95),
+        ("clinical_triage_heldout2", 0.89),
+        ("heldout_triage", 0.95),
+    ],
+)
+def test_emergencies_are_recognised_and_everyday_complaints_are_none(name: str, least: float) -> None:
+    recognised, false_alarms = triage_figures(name)
+    assert recognised >= least
+    assert false_alarms <= 0.03
 
 
 if __name__ == "__main__":
@@ -92,6 +103,9 @@ if __name__ == "__main__":
         strict = mention_f1(name, with_term=True)
         wrong, denied = denied_shown_as_present(name)
         print(f"{name}: F1 {mention_f1(name):.3f}, with the right term {strict:.3f}; {wrong} of {denied} denied")  # noqa: T201
-    for name in (*(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2")), "heldout_triage"):
+    for name in (
+        *(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2")),
+        "heldout_triage",
+    ):
         recognised, false_alarms = triage_figures(name)
         print(f"{name}: {recognised:.3f} of emergencies, {false_alarms:.3f} of others")  # noqa: T201
