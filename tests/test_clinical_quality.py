@@ -80,10 +80,21 @@ def test_hardly_anything_denied_is_taken_to_be_there() -> None:
     assert wrong / total <= 0.055
 
 
-def test_emergencies_are_recognised_and_everyday_complaints_are_none() -> None:
-    recognised, false_alarms = triage_figures("clinical_triage_heldout")
-    assert recognised >= 0.93
-    assert false_alarms <= 0.05
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("clinical_triage_dev", 0.97),
+        ("clinical_triage_dev2", 0.97),
+        ("clinical_triage_dev3", 0.97),
+        ("clinical_triage_heldout", 0.95),
+        ("clinical_triage_heldout2", 0.89),
+        ("heldout_triage", 0.95),
+    ],
+)
+def test_emergencies_are_recognised_and_everyday_complaints_are_none(name: str, least: float) -> None:
+    recognised, false_alarms = triage_figures(name)
+    assert recognised >= least
+    assert false_alarms <= 0.03
 
 
 if __name__ == "__main__":
