@@ -92,6 +92,9 @@ if __name__ == "__main__":
         strict = mention_f1(name, with_term=True)
         wrong, denied = denied_shown_as_present(name)
         print(f"{name}: F1 {mention_f1(name):.3f}, with the right term {strict:.3f}; {wrong} of {denied} denied")  # noqa: T201
-    for name in (*(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2")), "heldout_triage"):
+    for name in (
+        *(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2")),
+        "heldout_triage",
+    ):
         recognised, false_alarms = triage_figures(name)
         print(f"{name}: {recognised:.3f} of emergencies, {false_alarms:.3f} of others")  # noqa: T201
