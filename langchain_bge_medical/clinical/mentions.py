@@ -401,18 +401,33 @@ _FINE_TERMS = (
 # Every repetition is bounded, so that a text of adverbs takes no longer than another.
 _FINE = re.compile(
     rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
-    r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前|原来)){0,4}"
+    r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前"
+    r"|原来)){0,4}"
     r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
-    r"|(?:控制住|降下来|降下去|下来|降)了|(?:'s)?\s?(?:(?:is|are|was|still|just|perfectly|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
+    r"|(?:控制住|降下来|降下去|下来|降)了|(?:'s)?\s?(?:(?:is|are|was|still|just|perfectly"
+    r"|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
     r"|ok(?:ay)?|good|well|unchanged)\b"
-    r"|没变(?=[，。；！？\n\s]|$)|没受?[到啥什么]{0,3}影响|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
+    r"|没变(?=[，。；！？\n\s]|$)|没受?[到啥什么]{0,3}影响|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥"
+    r"|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多"
+    r"|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
 # What somebody can do: 睡得着, 能自己走.
 _ABLE_TERMS = (
     ("睡的(?:着|下)(?!才)", "失眠"),
-    ("吃的(?:下|进)|喝的(?:下|进)|[奶饭](?:量)?(?:倒|还|都|也|倒是)?照[喝吃]|饭量(?:倒|也|还)?没[减少变小]|胃口(?:倒|也|还)?没变", "食欲减退"),
-    ("能自己走|能下地|走的[稳动了]|走路(?:倒|还|也)?(?:稳|利索|没事)|can (?:still )?(?:walk|run|stand|bear weight|put weight on)", "行走困难"),
-    ("(?:手|脚|腿|胳膊|手脚|指头|四肢)(?:都|还|也)?能(?:动|抬|举|弯|伸)|[抬举]的起(?:来|胳膊|手)?|can (?:still )?(?:move|lift|bend|raise|wiggle)", "肢体活动受限"),
+    (
+        "吃的(?:下|进)|喝的(?:下|进)|[奶饭](?:量)?(?:倒|还|都|也|倒是)?照[喝吃]|饭量(?:倒|也|还)?没[减少变小]|胃口(?:倒|也|还)?没变",
+        "食欲减退",
+    ),
+    (
+        "能自己走|能下地|走的[稳动了]|走路(?:倒|还|也)?(?:稳|利索|没事)"
+        "|can (?:still )?(?:walk|run|stand|bear weight|put weight on)",
+        "行走困难",
+    ),
+    (
+        "(?:手|脚|腿|胳膊|手脚|指头|四肢)(?:都|还|也)?能(?:动|抬|举|弯|伸)|[抬举]的起(?:来|胳膊|手)?"
+        "|can (?:still )?(?:move|lift|bend|raise|wiggle)",
+        "肢体活动受限",
+    ),
     ("弯的下(?:腰)?", "腰部活动受限"),
     ("(?:腹部?|肚子|肚皮)(?:是|平|摸着)?软的?(?=[，。；]|$)|abdomen soft", "腹肌僵硬"),
     ("(?:脖子|颈)(?:部)?(?:是)?(?:能动|软的?(?=[，。]|$)|能转)|neck (?:is )?supple", "颈强直"),
@@ -422,9 +437,17 @@ _ABLE_TERMS = (
     ("[拉排]的出|大便(?:倒|还|也)?(?:一天一次|成形|正常|规律)", "便秘"),
     ("[喘透]的上(?:气)?|呼吸(?:倒|还|也)?(?:匀|稳)", "呼吸困难"),
     ("(?:话)?说的(?:清楚?|出|利索)|舌头不打(?:卷|结)|speech is (?:clear|normal|fine)", "言语不清"),
-    ("(?:神志|神智|人|意识|脑子)(?:倒|还|也|是|都)*(?:清醒|清楚|明白|清)(?:的)?|叫的(?:应|醒)|alert and|awake and alert", "意识障碍"),
+    (
+        "(?:神志|神智|人|意识|脑子)(?:倒|还|也|是|都)*(?:清醒|清楚|明白|清)(?:的)?|叫的(?:应|醒)"
+        "|alert and|awake and alert",
+        "意识障碍",
+    ),
     ("记的(?:住|清)|认的(?:人|出|清人)|记性(?:倒|还|也)*(?:好|行)", "记忆力减退"),
-    ("(?:人|娃|孩子|宝宝)(?:倒|还|也|挺|很|是)*(?:精神(?![病科不差分])|活泼|活跃)|[玩耍](?:的|得)?(?:挺|很|好)?(?:欢|好)|反应(?:倒|还|也|都)*(?:好|灵)|playful|active and", "精神萎靡"),
+    (
+        "(?:人|娃|孩子|宝宝)(?:倒|还|也|挺|很|是)*(?:精神(?![病科不差分])|活泼|活跃)"
+        "|[玩耍](?:的|得)?(?:挺|很|好)?(?:欢|好)|反应(?:倒|还|也|都)*(?:好|灵)|playful|active and",
+        "精神萎靡",
+    ),
     ("咽的(?:下|进)|吞的下|喝水不呛|吃(?:东西|饭)不噎|can swallow", "吞咽困难"),
     ("闻的(?:到|出|见)", "嗅觉减退"),
     ("(?:手|手上|胳膊|腿)(?:上)?(?:还|也|都|倒)*有(?:劲|力)|力气(?:倒|还|也)?没减|strength is", "肢体无力"),
@@ -651,7 +674,11 @@ class _Homophones:
                 continue
             for form, value in self._forms.get(tuple(heard[i:end]), ()):
                 wrong = [b for a, b in zip(form, masked[i:end], strict=False) if a != b]
-                if 0 < len(wrong) <= _MISTYPED[length] and not _USUAL.intersection(wrong) and not _NO_TYPO.match(masked, i):
+                if (
+                    0 < len(wrong) <= _MISTYPED[length]
+                    and not _USUAL.intersection(wrong)
+                    and not _NO_TYPO.match(masked, i)
+                ):
                     return Mention(value.term, i, end, value.opposite)
         return None
 
@@ -670,15 +697,19 @@ _LATIN_SITES = _alternatives(word for word in _SITE_OF if word.isascii())
 
 _DESCRIBED = "其他表现"  # what no term says
 _DESCRIPTIONS = re.compile(
-    "|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"]).translate(SAME_LETTERS).replace("…", "[^，。；、]{0,6}")
+    "|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"])
+    .translate(SAME_LETTERS)
+    .replace("…", "[^，。；、]{0,6}")
 )
 _DESCRIPTIONS_EN = re.compile(rf"\b(?:{'|'.join(_WORDS['descriptions_en'])})")
 # A part of the body, and anything but that it is well.
 _SITE_SAID = re.compile(
-    rf"(?:{_alternatives(w for w in _SITE_OF if not w.isascii() and len(w) > 1)})(?![^，。；]{{0,8}}(?:正常|没事|没问题|好好的|还好|还行|好了|好的|干净|光光的?|利索))[^，。；、]{{1,12}}"
+    rf"(?:{_alternatives(w for w in _SITE_OF if not w.isascii() and len(w) > 1)})(?![^，。；]{{0,8}}(?:正常|没事"
+    rf"|没问题|好好的|还好|还行|好了|好的|干净|光光的?|利索))[^，。；、]{{1,12}}"
 )
 _SITE_SAID_EN = re.compile(
-    rf"\b(?:{_LATIN_SITES})\b(?! (?:is|are|was|looks?|feels?|seems?)? ?(?:fine|normal|ok|okay|clear|good|alright|back to normal)\b)(?: [a-z'-]+){{1,6}}"
+    rf"\b(?:{_LATIN_SITES})\b(?! (?:is|are|was|looks?|feels?|seems?)? ?(?:fine|normal|ok|okay|clear|good|alright"
+    rf"|back to normal)\b)(?: [a-z'-]+){{1,6}}"
 )
 _SITE = re.compile(rf"{_CHINESE_SITES}|\b(?:{_LATIN_SITES})\b")
 _DENIED_IN = re.compile(r"[不没无未]|n't\b|\b(?:no|not|never|without|none)\b")
@@ -780,6 +811,7 @@ _VAGUE = frozenset(_WORDS["vague"])
 _ALSO: dict[str, list[str]] = _WORDS["also"]
 # What a complaint is called where no body part says more.
 _GENERIC: dict[str, str] = _WORDS["terms"]
+
 
 def _named(kind: str) -> str:
     return "|".join(f"(?:{pattern})" for pattern in _COMPLAINTS[kind].values())

@@ -38,23 +38,29 @@ _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什�
 _LIST = re.compile(r"(?:[、和或及与跟\s/]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
-    r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed"
+    r"|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b"
+    r"|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
 _DOUBLE = re.compile(
     r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
     r"|并非(?:没有?|不)|不(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
-    r"|哪[天次回][能会]?不|(?:从来|以前|之前)?没有?过?(?:这么|这样|那么|如此|像这)|\bnot a (?:day|night|minute|moment)[^.,;]{0,10}without"
-    r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不|没)能说[^，。]{0,6}?(?:不|没有?)"
+    r"|哪[天次回][能会]?不|(?:从来|以前|之前)?没有?过?(?:这么|这样|那么|如此|像这)|\bnot a (?:day|night|minute"
+    r"|moment)[^.,;]{0,10}without"
+    r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不"
+    r"|没)能说[^，。]{0,6}?(?:不|没有?)"
     r"|(?:can['’]t|cannot|can not|unable to|couldn['’]t)[^.,;]{1,40}?without"
     r"|说不[^，。]{0,4}(?:那|都|才)?是(?:假|骗)|\bnot that i don['’]t\b"
     r"|\bnot that (?:i|he|she) do(?:es)?n['’]t\b|\bcan['’]t say i don['’]t\b"
 )
 # Words that deny though they hold what looks like no denial.
 _HARDLY = re.compile(
-    r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着|见|出)来?(?=$|什么|任何|有)"
-    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b|(?:\b(?:stopped|quit)|(?<!can )\b(?:rarely|seldom|hardly)|(?<!\d)\b0)\s*(?=$)"
+    r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
+    r"|见|出)来?(?=$|什么|任何|有)"
+    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b"
+    r"|(?:\b(?:stopped|quit)|(?<!can )\b(?:rarely|seldom|hardly)|(?<!\d)\b0)\s*(?=$)"
 )
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
@@ -75,7 +81,8 @@ _PSEUDO = re.compile(
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
     r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
-    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest|peace)\b"
+    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
+    r"|peace)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
 # After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽", "没有发烧只流鼻涕".
@@ -84,10 +91,13 @@ _RESTART = re.compile(
     r"|的时候|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
 )
 _POSSIBLE = re.compile(
-    r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
-    r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
+    r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
+    r"|害怕是|万一|如果|要是|假如"
+    r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定"
+    r"|恐怕|貌似|不排除|考虑"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
-    r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b|^\s*\?\s"
+    r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b"
+    r"|^\s*\?\s"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
 _POSSIBLE_AFTER = re.compile(
@@ -100,26 +110,32 @@ _NOW_WORDS = (
     r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
 )
 _PAST_WORDS = (
-    r"以前|曾经|曾|既往|(?:前一?阵子?|前段时间|前段日子)(?!开始|起|就|到现在)|老早|早先|当年(?!龄)|上一回|读(?:书|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回|上个?月|上周|上星期"
+    r"以前|曾经|曾|既往|(?:前一?阵子?|前段时间|前段日子)(?!开始|起|就|到现在)|老早|早先|当年(?!龄)|上一回|读(?:书"
+    r"|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回"
+    r"|上个?月|上周|上星期"
     r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
     r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|先是|起初|一开始|原先|原来"
     r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
-    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
+    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
+    r"|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
 # What is only supposed, so that its contrary is, too.
 _SUPPOSED = re.compile(r"如果|要是|假如|万一|倘若|\bif\b")
 _RELATIVES = (
-    r"(?:[娃孩][子儿]?他[爸妈爹娘]|老板|领导|上司|父亲|母亲|爸爸|妈妈|[老阿俺]?(?:爸|妈|爹|娘)|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|阿嬷|阿爷|爹爹|家里人|家人|家里"
+    r"(?:[娃孩][子儿]?他[爸妈爹娘]|老板|领导|上司|父亲|母亲|爸爸|妈妈|[老阿俺]?(?:爸|妈|爹|娘)|爷爷|奶奶|外公|外婆"
+    r"|姥姥|姥爷|阿公|阿婆|阿嬷|阿爷|爹爹|家里人|家人|家里"
     r"|[大二三小]?(?:舅妈|舅母|姑妈|姑父|姨妈|姨父|姨夫|婶婶|伯父|伯母|伯|舅|姑|叔|婶)|公公|婆婆|岳[父母]|丈母娘"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
     r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)"
-    r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|村里[^，,。]{0,3}|别人|人家)"
+    r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|村里[^，,。]{0,3}"
+    r"|别人|人家)"
 )
 _KIN_EN = (
-    r"(?:everyone|everybody|husband|wife|dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate|classmate|co-?worker|colleague|grandm(?:a|other)"
+    r"(?:everyone|everybody|husband|wife|dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate"
+    r"|classmate|co-?worker|colleague|grandm(?:a|other)"
     r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boss|neighbou?r|twin|niece|nephew)s?"
 )
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
@@ -132,22 +148,32 @@ _WHO = re.compile(
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
     r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?:次|回|[几两]天|腰|头|肚|嗓|胸|腿|手)|倒是?))"
-    r"|(?P<self>我家这[个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<self>我家这[个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
+    r"|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
     r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
-    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
+    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
+    r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _BACKWARD = re.compile(
-    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨|彻底|全部){0,4}"
-    r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
-    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
-    r"|(?:嘛|呢|的话|吧|这个)?\s*[，,]\s*(?:(?:量过|查过|看过|问过|摸过|听过|试过|量了|查了|问了)[，,])?(?:那|这个?)?(?:倒是?|还|真|确实|可){0,3}(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;！!\n]|$)|\s*没(?:再)?犯过?(?=[、，,。；;!！\s\n]|$)"
+    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来"
+    r"|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨|彻底|全部){0,4}"
+    r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦"
+    r"|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
+    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)"
+    r"|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
+    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?"
+    r"|\s*(?:症状|感)?(?:消失|全消)"
+    r"|(?:嘛|呢|的话|吧|这个)?\s*[，,]\s*(?:(?:量过|查过|看过|问过|摸过|听过|试过|量了|查了|问了)[，,])?(?:那"
+    r"|这个?)?(?:倒是?|还|真|确实|可){0,3}(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;！!\n]|$)"
+    r"|\s*没(?:再)?犯过?(?=[、，,。；;!！\s\n]|$)"
     r"|\s*亦?[无冇](?=[、，,。；;!！\s\n]|$)|\s*唔多(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都){0,3}(?:消失|没有|没|退|消|(?<![吞咽吃喝瘦烂坏掉摔跌倒])下去)了(?!好转)"
+    r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都){0,3}(?:消失|没有|没|退|消"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])下去)了(?!好转)"
     r"|不明显|谈不上|说不上|算不上|不算|不严重"
     rf"|{_AFTER_WORDS}(?:倒是?|也|就|是|还|从来?|一直|目前|现在|都|暂时|确实|真|却)*(?:没有?|冇|无|木有"
     r"|没得|莫得|呒没|未)(?:[过了的得]|出现过?|发生过?|有过|见过?|发现过?"
@@ -158,13 +184,18 @@ _BACKWARD = re.compile(
 )
 # The answer to a question that the patient repeats: "问我有没有盗汗,我说没有", "睡不着吗?不是".
 _ANSWERED = re.compile(
-    r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇|不)(?=[、，,。；;!！\n]|的|$)"
+    r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇"
+    r"|不)(?=[、，,。；;!！\n]|的|$)"
     r"|\s*[?？]\s*(?:没有|没|不存在|冇|无|不会|谈不上)(?:的|啊|了|呢|哈)*(?=[、，,。；;!！\n]|$)"
     r"|\s*[?？]\s*(?:no|nope|none|nah|zero|never|nil|negative|not (?:really|at all|yet))\b"
 )
-_ASKED = re.compile(r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；;!！\n]|$)|[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b")
+_ASKED = re.compile(
+    r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；;!！\n]|$)"
+    r"|[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b"
+)
 _NEITHER = re.compile(
-    rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
+    rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?"
+    rf"|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
 _TOUCHING = re.compile(r"[、和或及与跟]?|或者|\s?/\s?|\s(?:or|and)\s")
 _HEALED = re.compile(
@@ -289,7 +320,12 @@ class Reading:
         if context.kin or (context.who == "others" and self._teller_is_ill):
             return "family"
         stop = min(stop, max(following, end))
-        if context.when == "past" or after == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
+        if (
+            context.when == "past"
+            or after == "past"
+            or _HEALED.match(plain, end, stop)
+            or _PAST_AFTER.match(plain, end, stop)
+        ):
             return "past"
         stop = end + _AFTER
         if context.possible or after == "possible" or _POSSIBLE_AFTER.match(plain, end, stop):
@@ -303,79 +339,117 @@ class Reading:
 _REST = re.compile(r"(?:[^，,。；;!！?？\n….]|\.(?=\d))*")
 _TURN = re.compile(r"但|不过|可是|只是|就是|而且|然后|\bbut\b|\bthough\b|(?<=[^\x00-\x7f])\s+(?=[^\x00-\x7f])")
 _LONG_AGO = (
-    r"(?:上上?个?月|上上?周|上上?个?星期|上上?个?礼拜|上一?[次回]|上学期|去年|前年|大前年|旧年|以前|之前|从前|早前|早些年|早几年"
-    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?|读(?:书|大学|高中|初中|小学)的?时候?|上学时|当年|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?|上一回|.天那会儿?"
+    r"(?:上上?个?月|上上?周|上上?个?星期|上上?个?礼拜|上一?[次回]|上学期|去年|前年|大前年|旧年|以前|之前|从前|早前"
+    r"|早些年|早几年"
+    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?"
+    r"|读(?:书|大学|高中|初中|小学)的?时候?|上学时|当年|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?|上一回"
+    r"|.天那会儿?"
     r"|[0-9一二两三四五六七八九十几半好多]{1,3}个?(?:年|月|周|礼拜|星期)多?[以之]?前)"
 )
 _SOME_TIME = (
-    rf"(?:{_LONG_AGO}|昨[天晚日夜儿]|前[天晚日]|大前天|琴[日晚]|寻[日晚]|前[两几]天|前些天|[0-9一二两三四五六七八九十几]{{1,3}}天前)"
+    rf"(?:{_LONG_AGO}|昨[天晚日夜儿]|前[天晚日]|大前天|琴[日晚]|寻[日晚]|前[两几]天|前些天"
+    rf"|[0-9一二两三四五六七八九十几]{{1,3}}天前)"
 )
 _OVER_NOW = (
-    r"(?:现在|如今|今天|今早|今日|这次|这回|这两天|这几天|今年|目前|已经|后来|早就?|自己|而家)(?:就|也|都|已经?|倒|还|反而)*"
+    r"(?:现在|如今|今天|今早|今日|这次|这回|这两天|这几天|今年|目前|已经|后来|早就?|自己|而家)(?:就|也|都|已经?|倒"
+    r"|还|反而)*"
     r"(?:不(?!舒|适|好|行|得|知|晓|太好)|没(?!好|退|消|办)|冇|唔|无|好|退|消|停|恢复)"
 )
 _WAS = re.compile(
-    rf"[那这都也倒就的还只是在呢]{{0,4}}{_LONG_AGO}(?:的?时候?|那会儿?|那[次回阵]|里|间|[吃怀喝][^，]{{1,3}}){{0,2}}[也倒就都还才只曾是]{{0,2}}"
-    r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕|肿)?过?了?(?:[一两几三四五]|好几)[次回阵趟场天]"
+    rf"[那这都也倒就的还只是在呢]{{0,4}}{_LONG_AGO}(?:的?时候?|那会儿?|那[次回阵]|里|间"
+    rf"|[吃怀喝][^，]{{1,3}}){{0,2}}[也倒就都还才只曾是]{{0,2}}"
+    r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕"
+    r"|肿)?过?了?(?:[一两几三四五]|好几)[次回阵趟场天]"
     r"|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现)过|有|很?(?:严重|厉害)过?)(?:了|啦|吧|的|呢|而已)*"
     rf"|.{{0,4}}{_SOME_TIME}.{{0,12}}?{_OVER_NOW}.{{0,6}}"
-    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?|{_LONG_AGO}就?(?:治|养)?好(?:了|过)"
-    rf"|(?:病)?史(?:.{{0,6}}年)?|.{{0,3}}(?:好多|好几|几|多|[0-9一二两三四五六七八九十]{{1,3}})年都?没(?:再)?(?:犯|有|发|来)(?:作|过)?了?"
-    r"|\s(?:when i was|back in|in the past|in (?:19|20)\d\d|back then|in (?:january|february|march|april|may|june|july|august|september"
+    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?"
+    rf"|{_LONG_AGO}就?(?:治|养)?好(?:了|过)"
+    rf"|(?:病)?史(?:.{{0,6}}年)?|.{{0,3}}(?:好多|好几|几|多|[0-9一二两三四五六七八九十]{{1,3}})年都?没(?:再)?(?:犯"
+    rf"|有|发|来)(?:作|过)?了?"
+    r"|\s(?:when i was|back in|in the past|in (?:19|20)\d\d|back then|in (?:january|february|march|april|may|june"
+    r"|july|august|september"
     r"|october|november|december))(?: (?:a |my )?\w+)?\s*|\s(?:before|previously)\s*"
     r"|(?:\s(?:happened|was|were|only|just|but that was|that was|back|a while|about|like|some)){0,4}\s"
-    r"(?:once|only yesterday|last (?:week|month|year|spring|summer|fall|autumn|winter)|(?:\w+ ){0,2}(?:weeks?|months?|years?) ago"
-    r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|(?:my|his|her) (?:teens|youth|twenties|thirties|forties|fifties|\d0s)))(?: only| once| ago)*\s*"
+    r"(?:once|only yesterday|last (?:week|month|year|spring|summer|fall|autumn|winter)|(?:\w+ ){0,2}(?:weeks?"
+    r"|months?|years?) ago"
+    r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|(?:my|his|her) (?:teens|youth|twenties|thirties|forties"
+    r"|fifties|\d0s)))(?: only| once| ago)*\s*"
 )
 _WAS_CLAUSE = re.compile(
     rf"[，,]\s*[那这都也]{{0,2}}是?{_LONG_AGO}的?老?(?:事儿?|事情)了?(?=[，,。；;]|$)"
     r"|[^，,。；;]{0,5}[，,](?:昨[天儿晚日]|今[天早儿]|前[天日]|后来|第.天|周.)[^，,。；;]{0,2}退了(?!又)"
 )
 _WAS_THEN = re.compile(rf".{{0,5}}{_SOME_TIME}(?!.{{0,3}}(?:开始|起|就)).{{0,10}}")
-_THEN_OVER = re.compile(rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)")
+_THEN_OVER = re.compile(
+    rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}"
+    rf"|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)"
+)
 _AGAIN_AND_AGAIN = r"[，,]\s*(?:一天|每|天天|反复|又|老|经常|来回|时好时坏|隔)"
 _OVER = re.compile(
-    r"[，,]\s*(?:但|不过|可|结果|然后)?(?:我|他|她|娃|人)?(?:今[天早儿日]|现在|如今|后来|下午|中午|晚上|第二天|目前|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
-    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来|下去)?了(?=[，,。；;!！]|$)(?!" + _AGAIN_AND_AGAIN + ")"
+    r"[，,]\s*(?:但|不过|可|结果|然后)?(?:我|他|她|娃|人)?(?:今[天早儿日]|现在|如今|后来|下午|中午|晚上|第二天|目前"
+    r"|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
+    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来"
+    r"|下去)?了(?=[，,。；;!！]|$)(?!" + _AGAIN_AND_AGAIN + ")"
 )
 _EARLIER = re.compile(
-    r"昨[天晚儿夜日]|前[几两一][天日晚]|前[天晚日]|上周|上个?星期|上个?礼拜|早上|上午|中午|凌晨|刚才|那天|那晚|一?开始|刚开始|起先|先是|当时|之前|以前|来着"
+    r"昨[天晚儿夜日]|前[几两一][天日晚]|前[天晚日]|上周|上个?星期|上个?礼拜|早上|上午|中午|凌晨|刚才|那天|那晚"
+    r"|一?开始|刚开始|起先|先是|当时|之前|以前|来着"
 )
 # An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
 _ATTACK_OVER = re.compile(
-    r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|[半一]个?小时|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
+    r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|[半一]个?小时"
+    r"|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
     rf"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)(?!{_AGAIN_AND_AGAIN})"
 )
 _ADVERB = (
-    r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己|从来|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
+    r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己"
+    r"|从来|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
     r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
 )
 _NO_USE = (
-    r"(?!用|没完|没日|快没|[秒钟时天夜晚儿]就|查了(?!都|也|说|没|好|几|两|三)|什么[也都]|啥[也都]|办法|法子|效|好转|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲|得|一样(?!没)"
+    r"(?!用|没完|没日|快没|[秒钟时天夜晚儿]就|查了(?!都|也|说|没|好|几|两|三)|什么[也都]|啥[也都]|办法|法子|效|好转"
+    r"|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲"
+    r"|得|一样(?!没)"
     r"|[要想敢能]|说话)"
 )
 _NOT_THERE = re.compile(
-    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上|不至于|没影|没动静|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?|未触及|不沾边?"
-    r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
-    r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生|这回事|的事|什么|任何|高|低|异常){0,3}"
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上"
+    r"|不至于|没影|没动静|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?"
+    rf"|未触及|不沾边?"
+    r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见"
+    r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
+    r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
+    r"|这回事|的事|什么|任何|高|低|异常){0,3}"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
-    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
-    r"|\W{0,3}(?:(?:symptoms?|spells?|attacks?|episodes?|finally|so far|yet|at all|i|i'?m|has|have|had|been|is|are|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
-    r"(?:never there|wasn['’]t there|(?:isn|aren)['’]t (?:happening|a thing)|not (?:noted|seen|found|reported)|passed|stayed away|denies|none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all|present|there|an issue|a problem|happening)|gone(?: away)?"
-    r"|resolved|went away|stopped|settled|cleared(?: up)?|neg|isn['’]t there|nowhere|ha(?:s|ve)n['’]t (?:come back|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
+    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone"
+    r"|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
+    r"|\W{0,3}(?:(?:symptoms?|spells?|attacks?|episodes?|finally|so far|yet|at all|i|i'?m|has|have|had|been|is|are"
+    r"|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
+    r"(?:never there|wasn['’]t there|(?:isn|aren)['’]t (?:happening|a thing)|not (?:noted|seen|found|reported)"
+    r"|passed|stayed away|denies|none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all"
+    r"|present|there|an issue|a problem|happening)|gone(?: away)?"
+    r"|resolved|went away|stopped|settled|cleared(?: up)?|neg|isn['’]t there|nowhere|ha(?:s|ve)n['’]t (?:come back"
+    r"|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
     r"|any more|recently|lately))*\s*"
 )
 _NOT_DONE = re.compile(
-    rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了|几次|多少)?"
+    rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
+    rf"|几次|多少)?"
 )  # 出血没出
-_UNSURE = r"(?:不知道|不晓得|不太?清楚|不[敢能太]?(?:肯定|确定)|不太确定|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说|不好说|难说|记不清)"
+_UNSURE = (
+    r"(?:不知道|不晓得|不太?清楚|不[敢能太]?(?:肯定|确定)|不太确定|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说"
+    r"|不好说|难说|记不清)"
+)
 _WHETHER = r"(?:有没有|是不是|算不算|是否|(?P<one>.)[没不](?P=one)过?)"
 _UNCLEAR = re.compile(
     rf".{{0,8}}?{_WHETHER}.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
-    rf"|.{{0,6}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,2}}(?:有没有|是不是|算不算|.[没不].)[的了呢也]{{0,2}}"
-    r"|(?:[我也都真还]|自己|倒){0,3}(?:说不清楚?|说不准|说不好|拿不准|吃不准|不[敢能太]?(?:肯定|确定)|不太(?:确定|清楚)|不敢说|不好说|难说)[的了呢也算是]{0,3}"
+    rf"|.{{0,6}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,2}}(?:有没有|是不是|算不算"
+    rf"|.[没不].)[的了呢也]{{0,2}}"
+    r"|(?:[我也都真还]|自己|倒){0,3}(?:说不清楚?|说不准|说不好|拿不准|吃不准|不[敢能太]?(?:肯定|确定)|不太(?:确定"
+    r"|清楚)|不敢说|不好说|难说)[的了呢也算是]{0,3}"
     r"|.{0,6}?(?:有没有|是不是|算不算|.[没不].).{0,3}?(?:没(?:仔?细|太|怎么)?(?:注意|留意|量|测|看清?|数|查)|忘了看?)"
-    r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无|隐约|勉强|疑似|待查|我猜|算是|算有|是不是)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
+    r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无|隐约|勉强"
+    r"|疑似|待查|我猜|算是|算有|是不是)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
     r"|.{0,8}?(?:算不算|是不是[也就都]?算?|是否算?|有没有)[啊呢呀吗的]{0,2}"
     r"|[^,.]{0,20}\b(?:maybe|perhaps|possibly|i think|i guess|i suppose|not sure|or something)\s*"
 )
@@ -383,7 +457,8 @@ _UNCLEAR_NEXT = re.compile(r"\s*,\s*(?:maybe|i think|i guess|i['’]m not sure|n
 _ONCE_BEFORE = re.compile(r"过(?:那么)?(?:[一两几三]|好几)[次回场]了?")
 _JUST = re.compile(r"[今昨刚这]|早上|晚上|半夜|前天|连着|已经")
 _MAYBE_INSIDE = re.compile(
-    r".(?:好[像象]|似乎|可能)(?!.{0,2}(?:[针刀火石压被裂要隔踩塞堵蒙卡戴灌炸虫]|蚂蚁|有(?:东西|块|人|个东西|什么|团|口)))"
+    r".(?:好[像象]|似乎|可能)(?!.{0,2}(?:[针刀火石压被裂要隔踩塞堵蒙卡戴灌炸虫]|蚂蚁|有(?:东西|块|人|个东西|什么|团"
+    r"|口)))"
 )
 
 
@@ -409,42 +484,51 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     if stop > following:
         return None
     words = plain[end:stop]
-    if _UNCLEAR_NEXT.match(plain, stop):
+    said_of = plain[start:end]
+    if _is_unclear(plain, said_of, words, stop):
         return "possible"
-    if _WAS_CLAUSE.match(plain, stop, stop + _AFTER):
+    clause = plain[max(0, start - _CLAUSE_BACK) : start]
+    if _was(plain, clause[_last_end(_STOP, clause) :], words, stop, following):
         return "past"
-    if not words and not _OVER.match(plain, stop, stop + _AFTER):
-        return None
-    if _UNCLEAR.fullmatch(words) and not ("说不清" in words and re.search("[嘴舌话口头]", plain[start:end])):
-        return "possible"
-    if _WAS.fullmatch(words):
-        return "past"
-    over = _THEN_OVER.match(plain, stop, stop + _AFTER)
-    if over and over.end() <= following and (_WAS_THEN.fullmatch(words) or "but" in over.group()):
-        return "past"
-    over = _OVER.match(plain, stop, stop + _AFTER)
-    if over and over.end() <= following:
-        clause = plain[max(0, start - 14) : stop]
-        if _EARLIER.search(clause[_last_end(_STOP, plain[max(0, start - 14) : start]) :]):
-            return "past"
-    if _NOT_THERE.fullmatch(words):
+    not_done = None if "就" in words else _NOT_DONE.fullmatch(words)
+    if _NOT_THERE.fullmatch(words) or (not_done and not_done["verb"] in said_of):
         return "absent"
-    if "就" not in words and (split := _NOT_DONE.fullmatch(words)) and split["verb"] in plain[start:end]:
-        return "absent"
-    if _ONCE_BEFORE.fullmatch(words):
-        clause = plain[max(0, start - 14) : start]
-        if not _JUST.search(clause[_last_end(_STOP, clause) :]):
-            return "past"
     return None
 
 
-_THIS_BAD = re.compile(r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b")  # never had pain this bad
-_SAYS_NOT = re.compile(r"(?P<it>[痛疼痒咳吐烧晕肿麻喘胀红抖热酸闷拉泻汗堵黄]).{1,5}[不没](?P=it)(?:过|了|啊)?$")  # 痒是一点不痒
+def _is_unclear(plain: str, said_of: str, words: str, stop: int) -> bool:
+    """Return whether `words`, which end the clause of a finding at `stop`, say that nobody knows."""
+    if _UNCLEAR_NEXT.match(plain, stop):
+        return True
+    # 嘴歪说不清 is another complaint.
+    return bool(_UNCLEAR.fullmatch(words)) and not ("说不清" in words and re.search("[嘴舌话口头]", said_of))
+
+
+def _was(plain: str, before: str, words: str, stop: int, following: int) -> bool:
+    """Return whether what stands around a finding says that it is over."""
+    if _WAS_CLAUSE.match(plain, stop, stop + _AFTER) or _WAS.fullmatch(words):
+        return True
+    over = _THEN_OVER.match(plain, stop, stop + _AFTER)
+    if over and over.end() <= following and (_WAS_THEN.fullmatch(words) or "but" in over.group()):
+        return bool(words)
+    over = _OVER.match(plain, stop, stop + _AFTER)
+    if over and over.end() <= following and (_EARLIER.search(before) or _EARLIER.search(words)):
+        return True
+    return bool(_ONCE_BEFORE.fullmatch(words)) and not _JUST.search(before)
+
+
+_THIS_BAD = re.compile(
+    r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b"
+)  # never had pain this bad
+_SAYS_NOT = re.compile(
+    r"(?P<it>[痛疼痒咳吐烧晕肿麻喘胀红抖热酸闷拉泻汗堵黄]).{1,5}[不没](?P=it)(?:过|了|啊)?$"
+)  # 痒是一点不痒
 
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
-    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇|无|袂|未)?"
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也"
+    r"|从来){0,4}(?P<deny>没有?|不|唔|勿|冇|无|袂|未)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
 _QUESTION = re.compile(r"没?有?[?？]\s*(?:没有?|不|唔)?")
@@ -486,7 +570,11 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
         first, second = plain[before.start : before.end], plain[finding.start : finding.end]
         between = plain[before.end : finding.start]
         again = _AGAIN.fullmatch(between)
-        if _WHO_KNOWS.fullmatch(between) and second[:1] in first and _EITHER.search(plain, finding.start, finding.end + 4):
+        if (
+            _WHO_KNOWS.fullmatch(between)
+            and second[:1] in first
+            and _EITHER.search(plain, finding.start, finding.end + 4)
+        ):
             kept[-1] = before._replace(end=finding.end, status="possible")
             continue
         if _QUESTION.fullmatch(between) and second.lstrip("不没")[:1] in first:  # 疼不疼?疼
@@ -521,7 +609,8 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
 
 
 _THEN = re.compile(
-    r"昨[天晚儿夜日]|前[天晚]|前[两几]天|头[两几]天|上周|上个?星期|上个?礼拜|(?:周|星期|礼拜)[一二三四五六日天]|那天|早上|开头"
+    r"昨[天晚儿夜日]|前[天晚]|前[两几]天|头[两几]天|上周|上个?星期|上个?礼拜|(?:周|星期|礼拜)[一二三四五六日天]"
+    r"|那天|早上|开头"
     r"|一开始|刚开始|先是|之前|起先|刚起|夜里|半夜"
 )
 _NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
@@ -574,6 +663,7 @@ _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
+_CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
 _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
 _REPEAT = 8  # characters between a finding and the same one said again
@@ -643,7 +733,9 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
         possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
         supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
-        when="now" if _NOW_INSIDE.search(plain, mention.start, mention.end) else _last_kind(_WHEN, between) or context.when,
+        when="now"
+        if _NOW_INSIDE.search(plain, mention.start, mention.end)
+        else _last_kind(_WHEN, between) or context.when,
         who=who,
         kin=kin,
         own=own,
@@ -661,11 +753,14 @@ def _heard(words: str) -> str:
 
 # A relative who begins a clause, and is neither told what to do nor tells of the patient: 我爸也这样, 她姐姐有过.
 _RELATIVE = re.compile(
-    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里)"
+    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍"
+    rf"|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里)"
     r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全家|接触过?)"
-    r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
+    r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸"
+    r"|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
     r"(?P<rest>(?:(?!说我|说他|说她|以为|夸[我他她]|喊[我他她]|看[我他她])[^，,。；;!！?？\n]){0,16})$"
-    rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed|told|brought|made|records?|recorded|heard|hears|saw|complains?|caught|found))[^,.;!?\n]{{0,30}}$"
+    rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed"
+    rf"|told|brought|made|records?|recorded|heard|hears|saw|complains?|caught|found))[^,.;!?\n]{{0,30}}$"
     r"|(?P<runs>\bfamily history of|\bfh(?:x)? of)[^,.;]{0,20}$"
     r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
 )
