@@ -309,10 +309,10 @@ class Reading:
         if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
             context = context._replace(denied=False)
         after = None if denied or context.denied else _told_after(plain, start, end, following)
-        if denied or context.denied or after == "absent":
-            return "absent"
         if after == "absent" and context.possible and plain.startswith("没", end):
             return "possible"  # 不确定烧没
+        if denied or context.denied or after == "absent":
+            return "absent"
         if after is None and _ASKED.match(plain, end, stop):
             return "absent"
         if after is None and _BACKWARD.match(plain, end, stop):
@@ -474,8 +474,10 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     Returns:
         The status that the words give, or `None` where they give none.
     """
-    if (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
+    if end - start > 3 and (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
         return "possible"
+    if following == end:
+        return None
     rest = _REST.match(plain, end, end + _AFTER)
     stop = rest.end() if rest else end
     turn = _TURN.search(plain, end, stop)
@@ -534,6 +536,7 @@ _AGAIN = re.compile(
 _QUESTION = re.compile(r"没?有?[?？]\s*(?:没有?|不|唔)?")
 _TOPIC = re.compile(r"[，,]\s*(?:倒|倒是|也|还|是)?(?:没有?|不|冇|唔)?")
 _WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
+_NEGATION = re.compile("[没不]")
 _EITHER = re.compile(r"(.)[没不]\1")
 _UNSURE_BEFORE = re.compile(rf"(?:{_UNSURE}|会|不记得)(?:到底|究竟|是不是)?$")
 _UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
@@ -541,6 +544,8 @@ _UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
 
 def _either(plain: str, mention: Mention, before: int) -> bool:
     """Return whether a mention is of the form 咳没咳 and the teller does not know."""
+    if not _NEGATION.search(plain, max(0, mention.start - 1), mention.end + 2):
+        return False
     start = max(before, mention.start - 1)
     if not _EITHER.search(plain, start, min(len(plain), mention.end + 2)):
         return False
@@ -704,7 +709,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     # Between Chinese words a space is a comma.
     between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
-    relative = _relative(between)
+    relative = _relative(between) if between else None
     if patient is None:
         patient = relative or ("self" if own else "?")
     kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
