@@ -57,7 +57,13 @@ def triage_figures(name: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("clinical_polarity_dev", 0.95), ("clinical_polarity_dev2", 0.91), ("clinical_polarity_heldout", 0.84)],
+    [
+        ("clinical_polarity_dev", 0.965),
+        ("clinical_polarity_dev2", 0.93),
+        ("clinical_polarity_dev3", 0.94),
+        ("clinical_polarity_heldout", 0.90),
+        ("clinical_polarity_heldout2", 0.83),
+    ],
 )
 def test_mentions_and_their_polarity_are_found(name: str, least: float) -> None:
     assert mention_f1(name) >= least
@@ -75,9 +81,17 @@ def denied_shown_as_present(name: str) -> tuple[int, int]:
     return wrong, total
 
 
-def test_hardly_anything_denied_is_taken_to_be_there() -> None:
-    wrong, total = denied_shown_as_present("clinical_polarity_heldout")
-    assert wrong / total <= 0.055
+@pytest.mark.parametrize(
+    ("name", "most"), [("clinical_polarity_heldout", 0.0125), ("clinical_polarity_heldout2", 0.035)]
+)
+def test_hardly_anything_denied_is_taken_to_be_there(name: str, most: float) -> None:
+    wrong, total = denied_shown_as_present(name)
+    assert wrong / total <= most
+
+
+@pytest.mark.parametrize("part", ["dev", "dev2"])
+def test_nothing_denied_is_taken_to_be_there_where_the_rules_were_written(part: str) -> None:
+    assert denied_shown_as_present(f"clinical_polarity_{part}")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -309,10 +309,10 @@ class Reading:
         if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
             context = context._replace(denied=False)
         after = None if denied or context.denied else _told_after(plain, start, end, following)
-        if denied or context.denied or after == "absent":
-            return "absent"
         if after == "absent" and context.possible and plain.startswith("没", end):
             return "possible"  # 不确定烧没
+        if denied or context.denied or after == "absent":
+            return "absent"
         if after is None and _ASKED.match(plain, end, stop):
             return "absent"
         if after is None and _BACKWARD.match(plain, end, stop):
@@ -414,7 +414,7 @@ _NO_USE = (
 )
 _NOT_THERE = re.compile(
     rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上"
-    r"|不至于|没影|没动静|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?"
+    r"|不至于|没影|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?"
     rf"|未触及|不沾边?"
     r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见"
     r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
@@ -474,8 +474,10 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     Returns:
         The status that the words give, or `None` where they give none.
     """
-    if (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
+    if end - start > 3 and (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
         return "possible"
+    if following == end:
+        return None
     rest = _REST.match(plain, end, end + _AFTER)
     stop = rest.end() if rest else end
     turn = _TURN.search(plain, end, stop)
@@ -534,6 +536,7 @@ _AGAIN = re.compile(
 _QUESTION = re.compile(r"没?有?[?？]\s*(?:没有?|不|唔)?")
 _TOPIC = re.compile(r"[，,]\s*(?:倒|倒是|也|还|是)?(?:没有?|不|冇|唔)?")
 _WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
+_NEGATION = re.compile("[没不]")
 _EITHER = re.compile(r"(.)[没不]\1")
 _UNSURE_BEFORE = re.compile(rf"(?:{_UNSURE}|会|不记得)(?:到底|究竟|是不是)?$")
 _UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
@@ -541,6 +544,8 @@ _UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
 
 def _either(plain: str, mention: Mention, before: int) -> bool:
     """Return whether a mention is of the form 咳没咳 and the teller does not know."""
+    if not _NEGATION.search(plain, max(0, mention.start - 1), mention.end + 2):
+        return False
     start = max(before, mention.start - 1)
     if not _EITHER.search(plain, start, min(len(plain), mention.end + 2)):
         return False
@@ -704,7 +709,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     # Between Chinese words a space is a comma.
     between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
-    relative = _relative(between)
+    relative = _relative(between) if between else None
     if patient is None:
         patient = relative or ("self" if own else "?")
     kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
