@@ -99,7 +99,7 @@ def test_points_order_and_the_margin_counts_them_while_scores_and_threshold_stay
     given_documents = [Document(page_content=text) for text in ("a", "b", "c", " ")]
     kept = BGERerankerCompressor(
         cross_encoder=Table({"a": 2.0, "b": 1.0, "c": -1.0}),
-        adjust=lambda query, documents: [-0.5, 2.5, 9.0, 99.0],
+        adjust=lambda query, documents: {"q": [-0.5, 2.5, 9.0, 99.0]}[query],
         score_threshold=0.2,
     ).compress_documents(given_documents, "q")
     assert [document.metadata for document in kept] == [
@@ -207,7 +207,7 @@ def test_document_to_text_decides_what_the_model_reads() -> None:
     [
         (
             {"document_to_text": lambda document: document.metadata.get("text", "high")},
-            "document_to_text returned NoneType for document 1; it must return text",
+            "document_to_text returned int for document 1; it must return text",
         ),
         ({"query_to_text": lambda query: " "}, "query_to_text returned nothing to read for a query that is not blank"),
         ({"query_to_text": lambda query: None}, "query_to_text returned nothing to read for a query that is not blank"),
@@ -219,7 +219,7 @@ def test_document_to_text_decides_what_the_model_reads() -> None:
     ],
 )
 def test_a_function_that_returns_something_else_is_named(own: dict[str, Any], says: str) -> None:
-    given_documents = [Document(page_content="low"), Document(page_content="low", metadata={"text": None})]
+    given_documents = [Document(page_content="low"), Document(page_content="low", metadata={"text": 7})]
     with pytest.raises(ValueError, match=f"^{says}$"):
         table(SCORES, **own).compress_documents([*given_documents, given_documents[0]], "q")
 
@@ -409,7 +409,8 @@ def outputs_of(seen: Any, at_most_ms: float) -> dict[str, Any]:
     """What a trace says of the end, less the time, which is looked at here."""
     milliseconds = seen.pop("milliseconds")
     assert 0 <= milliseconds <= at_most_ms
-    assert milliseconds == round(milliseconds, 3)
+    assert milliseconds == round(float(milliseconds), 3)
+    assert type(milliseconds) is float
     return dict(seen)
 
 
