@@ -68,7 +68,7 @@ class _Launched(NamedTuple):
         best = [-math.inf] * self.pairs
         for pair, logit in zip(self.order, (logit for some in self.logits for logit in some.tolist()), strict=True):
             # Not max(), which may drop a NaN.
-            best[pair] = logit if not logit <= best[pair] else best[pair]
+            best[pair] = best[pair] if logit <= best[pair] or math.isnan(best[pair]) else logit
         return best
 
 

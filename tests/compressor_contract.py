@@ -140,9 +140,11 @@ class CompressorContract(ABC):
         given = [Document(page_content="high", metadata={"relevance_score": 0.0001})]
         assert self.ready().compress_documents(given, "q")[0].metadata["relevance_score"] == 0.9
 
-    def test_no_documents_give_none_and_do_not_touch_the_model(self) -> None:
+    async def test_no_documents_give_none_and_do_not_touch_the_model(self) -> None:
         encoder = TableCrossEncoder(SCORES)
-        assert list(self.compressor(encoder, top_n=3).compress_documents([], "q")) == []
+        compressor = self.compressor(encoder, top_n=3)
+        assert list(compressor.compress_documents([], "q")) == []
+        assert list(await compressor.acompress_documents([], "q")) == []
         assert encoder.calls == []
 
     def test_equal_texts_are_scored_once(self) -> None:
@@ -169,13 +171,18 @@ class CompressorContract(ABC):
         with pytest.raises(ValueError, match="scores"):
             self.compressor(Short(), top_n=9).compress_documents(candidates(), "q")
 
-    def test_swapped_arguments_are_an_error(self) -> None:
-        with pytest.raises(ValueError, match="swapped"):
-            self.ready().compress_documents("q", candidates())  # type: ignore[arg-type]
+    async def test_swapped_arguments_are_an_error(self) -> None:
+        for documents, query in (("q", candidates()), ("q", "q"), (candidates(), candidates())):
+            with pytest.raises(ValueError, match="swapped"):
+                self.ready().compress_documents(documents, query)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="swapped"):
+                await self.ready().acompress_documents(documents, query)  # type: ignore[arg-type]
 
-    def test_a_blank_query_is_an_error(self) -> None:
+    async def test_a_blank_query_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="blank"):
             self.ready().compress_documents(candidates(), " ")
+        with pytest.raises(ValueError, match="blank"):
+            await self.ready().acompress_documents(candidates(), " ")
 
     async def test_async_gives_what_sync_gives(self) -> None:
         compressor = self.ready()
@@ -183,7 +190,7 @@ class CompressorContract(ABC):
         assert list(kept) == list(compressor.compress_documents(candidates(), "q"))
 
     async def test_async_does_not_block_the_loop(self) -> None:
-        compressor = self.compressor(SlowCrossEncoder(0.5), top_n=3)
+        compressor = self.compressor(SlowCrossEncoder(0.2), top_n=3)
         task = asyncio.create_task(compressor.acompress_documents(candidates(), "q"))
         turns = 0
         while not task.done():

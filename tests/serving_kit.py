@@ -32,7 +32,7 @@ class SharedCharacters(BaseCrossEncoder):
     """Scores a pair by how many of the query's characters the document has; a token is a character.
 
     Certain words in a document make it do what they say, so that one request can be bad and the next one good:
-    `raise`, `nan`, `oom` (as soon as it is not alone), `die`, `slow`.
+    `raise`, `nan`, `oom` (as soon as it is not alone), `die`, `slow` (half a second, or until `released` is set).
     """
 
     def __init__(self, *, seconds_per_token: float = 0.0, seconds_per_batch: float = 0.0, budget: int = 2_048) -> None:
@@ -44,6 +44,7 @@ class SharedCharacters(BaseCrossEncoder):
         self.padded = self.tokens = 0
         self.busy_s = 0.0
         self.broken: Exception | None = None
+        self.released = threading.Event()
 
     def token_counts(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
         return [min(self.max_length, len(query) + len(document) + 4) for query, document in pairs]
@@ -77,7 +78,7 @@ class SharedCharacters(BaseCrossEncoder):
         if "oom" in document and not alone:
             raise RuntimeError("CUDA out of memory. Tried to allocate 3.00 GiB")
         if "slow" in document:
-            time.sleep(0.5)
+            self.released.wait(0.5)
 
 
 MODEL = Model(name="shared-characters", revision="sha256:0")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -20,12 +23,21 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertConfig,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     XLMRobertaForSequenceClassification,
 )
 
-from langchain_bge_medical.cross_encoders import BGECrossEncoder, _plan, sigmoid
+from langchain_bge_medical.cross_encoders import (
+    BGECrossEncoder,
+    _identity,
+    _is_plain,
+    _plan,
+    _position_limit,
+    _resolved,
+    sigmoid,
+)
 from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.pair_tokenizer import TokenSequence
 from langchain_bge_medical.score_cache import ScoreCache
@@ -139,17 +151,22 @@ def test_a_monster_document_costs_no_more_than_a_long_one_and_is_reported_as_cut
     [
         ([("头痛", "a"), ("", "b")], "the query of pair 1 is blank"),
         ([("头痛", " \u3000")], "the document of pair 0 is blank"),
-        ([("头痛", ["a", "b"])], "the document of pair 0 must be text, got list; are query and documents swapped"),
-        ([("头痛",)], "pair 0 must be"),
-        ("头痛", "must be a list"),
+        ([("头痛", ["a", "b"])], "the document of pair 0 must be text, got list; are query and documents swapped?"),
+        (
+            [("头痛", "a"), (None, "a")],
+            "the query of pair 1 must be text, got NoneType; are query and documents swapped?",
+        ),
+        ([("头痛",)], "pair 0 must be (query, document), got tuple"),
+        ([["头痛", "a"], "头痛"], "pair 1 must be (query, document), got str"),
+        ("头痛", "text_pairs must be a list of (query, document) pairs, got one text"),
     ],
 )
 def test_a_pair_that_is_not_two_texts_is_refused_by_position_without_its_text(
     encoder: BGECrossEncoder, pairs: list[tuple[str, str]], says: str
 ) -> None:
-    with pytest.raises(ValueError, match=says) as caught:
-        encoder.score(pairs)
-    assert "头痛" not in str(caught.value)
+    for ask in (encoder.score, encoder.token_counts):
+        with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
+            ask(pairs)
 
 
 def test_lone_surrogates_and_control_characters_are_scored_like_any_unknown_character(
@@ -166,6 +183,58 @@ def test_lower_precision_stays_close_and_does_not_tie_logits(
     half = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype=dtype).logits(pairs)
     assert half == pytest.approx(encoder.logits(pairs), abs=0.25)
     assert len(set(half)) == len(pairs)
+    assert half != encoder.logits(pairs)
+
+
+def test_it_says_what_it_computes_in_how_much_it_takes_and_who_it_is(encoder: BGECrossEncoder) -> None:
+    name = encoder.model_name
+    assert repr(encoder) == f"BGECrossEncoder({name!r}, max_length=128, device=None, dtype='float32')"
+    assert (encoder.loaded_dtype, encoder.pads) == ("float32", False)
+    int8 = BGECrossEncoder(name, max_length=128, dtype="int8", device="cpu", batch_tokens=1)
+    assert int8.loaded_dtype == "int8"
+    assert pickle.loads(pickle.dumps(int8)).loaded_dtype is None  # not loaded yet
+    before = torch.get_num_threads()
+    try:
+        for threads, side_by_side, each in ((1, 1, 1), (3, 3, 1), (17, 8, 2)):
+            torch.set_num_threads(threads)
+            assert BGECrossEncoder(name, batch_tokens=60).token_budget == 60 * side_by_side
+            assert BGECrossEncoder(name).token_budget == 1_024 * each * side_by_side
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "resolved"),
+    [
+        ("float16", "cpu", "float16"),
+        ("bfloat16", "cuda", "bfloat16"),
+        ("auto", "xpu:0", "float16"),
+        ("int8", "xpu", "float16"),
+        ("auto", "mps", "float32"),
+        ("float32", "xpu", "float32"),
+    ],
+)
+def test_a_dtype_that_is_named_is_taken_and_auto_goes_by_the_device(dtype: Any, device: str, resolved: str) -> None:
+    assert _resolved(dtype, device) == resolved
+
+
+def test_the_position_table_says_how_many_tokens_the_model_reads() -> None:
+    roberta = tiny_config(make_tokenizer(), max_position_embeddings=514, pad_token_id=3)
+    assert _position_limit(roberta) == 510
+    assert _position_limit(BertConfig(max_position_embeddings=512)) == 512
+    assert _position_limit(object()) == 1 << 30
+
+
+def test_the_bundled_kind_of_model_knows_the_texts_it_lists_and_every_other_model_all(
+    encoder: BGECrossEncoder, tiny_reranker: Path, tmp_path: Path
+) -> None:
+    assert encoder.knows("whatever")
+    folder = shutil.copytree(tiny_reranker, tmp_path / "m")
+    known = ["偏头痛", "half \ud800"]
+    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() for text in known]
+    (folder / "known_documents.txt").write_text("\n".join(digests) + "\n")
+    lists = pickle.loads(pickle.dumps(BGECrossEncoder(str(folder))))
+    assert [lists.knows(text) for text in (*known, "中耳炎", "")] == [True, True, False, False]
 
 
 def test_what_torch_says_of_its_threads_stays_as_it_was(tiny_reranker: Path) -> None:
@@ -193,6 +262,28 @@ def test_sigmoid_does_not_overflow() -> None:
     assert sigmoid(-1e6) == 0.0
     assert sigmoid(1e6) == 1.0
     assert sigmoid(0) == 0.5
+    assert sigmoid(math.log(3)) == pytest.approx(0.75)
+    assert sigmoid(-math.log(3)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "pads", "side_by_side", "batches"),
+    [
+        ([], 10, False, 1, []),
+        ([9, 5, 5, 1], 10, False, 1, [[0], [1, 2], [3]]),
+        ([9, 5, 4, 2], 10, True, 1, [[0], [1, 2], [3]]),
+        ([6, 5, 5], 10, True, 1, [[0], [1, 2]]),
+        ([99, 98], 10, False, 1, [[0], [1]]),
+        ([5, 4, 3, 2], 14, False, 2, [[0, 3], [1, 2]]),
+        ([5, 4, 3, 2], 7, False, 2, [[0, 3], [1, 2]]),
+        ([5, 4, 3, 2], 6, False, 2, [[0], [1], [2], [3]]),  # two rounds of two
+        ([5], 6, False, 4, [[0]]),
+    ],
+)
+def test_batches_in_turn_are_neighbours_and_those_side_by_side_of_one_size(
+    lengths: list[int], budget: int, pads: bool, side_by_side: int, batches: list[list[int]]
+) -> None:
+    assert _plan(lengths, budget, pads=pads, side_by_side=side_by_side) == batches
 
 
 def test_threads_get_the_scores_that_one_thread_gets(encoder: BGECrossEncoder) -> None:
@@ -223,16 +314,54 @@ def test_a_cached_pair_is_not_scored_again(tiny_reranker: Path) -> None:
     cached = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=cache)
     first = cached.logits(PAIRS)
     assert (cache.hits, cache.misses) == (0, len(PAIRS))
+    assert len(cache) == len(PAIRS)
     assert cached.logits(PAIRS) == first
-    assert cache.hits == len(PAIRS)
+    assert (cache.hits, cache.misses) == (len(PAIRS), len(PAIRS))
+    cached.token_counts([*PAIRS, ("头痛", "新")])
+    assert (cache.hits, cache.misses) == (len(PAIRS), len(PAIRS))  # nobody asked for a score
+    good = cached._model
+    cached._model = Small(good, 10_000)
+    assert cached.logits([*PAIRS, ("头痛", "新"), ("头痛", "新")])[:-2] == first
+    assert cached._model.batches == [2 + 1 + 4]
 
 
-def test_one_cache_keeps_settings_apart(tiny_reranker: Path) -> None:
+def test_one_cache_keeps_settings_and_models_apart_and_knows_a_copy_of_a_model(
+    tiny_reranker: Path, tmp_path: Path
+) -> None:
     cache = ScoreCache()
-    document = [("头痛", "发热、咳嗽、咳痰、胸痛" * 20)]
-    long = BGECrossEncoder(str(tiny_reranker), max_length=128, cache=cache).logits(document)
-    short = BGECrossEncoder(str(tiny_reranker), max_length=32, cache=cache).logits(document)
-    assert long != short
+    plain: dict[str, Any] = {"max_length": 128, "dtype": "float32", "device": "cpu", "long_documents": "cut"}
+    others: list[dict[str, Any]] = [{"max_length": 32}, {"dtype": "bfloat16"}, {"dtype": "int8"}]
+    others += [{"long_documents": "windows"}, {}]
+
+    def hits(folder: Path, **changes: Any) -> int:
+        before = cache.hits
+        BGECrossEncoder(str(folder), cache=cache, **{**plain, **changes}).logits([("头痛", "发热、咳嗽、咳痰" * 9)])
+        return cache.hits - before
+
+    assert [hits(tiny_reranker, **changes) for changes in others] == [0] * 5
+    assert [hits(tiny_reranker, **changes) for changes in others] == [1] * 5
+    assert hits(tiny_reranker, batch_tokens=7) == 1  # what no logit depends on
+    copy = shutil.copytree(tiny_reranker, tmp_path / "copy")
+    (copy / "README.md").write_text("what no logit depends on")
+    (copy / "folder.txt").mkdir()
+    assert hits(copy) == 1
+    for name in ("config.json", "model.safetensors"):
+        changed = shutil.copytree(tiny_reranker, tmp_path / name)
+        content = (changed / name).read_bytes()
+        (changed / name).write_bytes(content + b"\n" if name == "config.json" else content)
+        if name == "model.safetensors":
+            weights = load_file(changed / name)
+            weights["classifier.out_proj.bias"] += 1
+            save_file(weights, changed / name, {"format": "pt"})
+        assert hits(changed) == 0
+    for name in ("spiece.model", "vocab.txt"):
+        (copy / name).write_text("a tokenizer's")
+        assert hits(copy) == 0
+    (copy / "vocab.txt").rename(copy / "vocab2.txt")
+    assert hits(copy) == 0
+    snapshot = shutil.copytree(tiny_reranker, tmp_path / "snapshots" / "abc")
+    assert _identity(snapshot, "a/b") == [b"a/b", b"abc"]  # the hub's name and commit say it all
+    assert [hits(snapshot), hits(snapshot)] == [0, 1]
 
 
 def test_a_model_of_another_shape_runs_in_padded_batches_to_the_same_numbers(tmp_path: Path) -> None:
@@ -255,6 +384,8 @@ def test_a_model_of_another_shape_runs_in_padded_batches_to_the_same_numbers(tmp
     pairs = [*PAIRS, ("头痛", "发热、咳嗽、咳痰、胸痛" * 5)]
     encoder = BGECrossEncoder(str(tmp_path), max_length=128, dtype="float32", batch_tokens=200)
     assert encoder.pads
+    assert encoder.token_budget == 200
+    assert BGECrossEncoder(str(tmp_path), max_length=128, device="cpu").token_budget == 2_048
     assert encoder.logits(pairs) == pytest.approx(plain_logits(tmp_path, pairs, 128), abs=1e-5)
     int8 = BGECrossEncoder(str(tmp_path), max_length=128, dtype="int8")
     assert int8.logits(pairs) == pytest.approx(encoder.logits(pairs), abs=0.25)
@@ -303,15 +434,19 @@ class Small:
     side_by_side = 1
     batch_tokens = 2_048
 
-    def __init__(self, model: Any, holds: int, error: type[Exception] = RuntimeError) -> None:
-        self.model, self.holds, self.error = model, holds, error
+    def __init__(
+        self, model: Any, holds: int, error: type[Exception] = RuntimeError, says: str = "CUDA out of memory. Tried to"
+    ) -> None:
+        self.model, self.holds, self.error, self.says = model, holds, error, says
         self.batches: list[int] = []
+        self.calls: list[int] = []
 
     def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        self.calls.append(len(batches))
         for batch in batches:
             self.batches.append(sum(len(sequence.input_ids) for sequence in batch))
             if self.batches[-1] > self.holds:
-                raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise self.error(self.says)
         return self.model(batches)
 
 
@@ -326,6 +461,11 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does_and_that_
     assert encoder.logits(pairs) == pytest.approx(expected, abs=1e-5)
     assert encoder.token_budget <= 150
     assert sum(tokens > 150 for tokens in small.batches) <= 6
+    halved = [int(line.split(" tokens")[0].split()[-1]) for line in caplog.messages]
+    assert all(after <= before // 2 for before, after in itertools.pairwise(halved))
+    assert 60 < halved[-1] <= 150
+    assert encoder._budget == halved[-1]
+    assert caplog.messages[0].startswith("cpu ran out of memory; batches are of ")
     small.batches.clear()
     encoder.logits(pairs)
     assert max(small.batches) <= 150
@@ -339,8 +479,16 @@ def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_no
     encoder = BGECrossEncoder(str(tiny_reranker), max_length=128)
     good = encoder._model
     encoder._model = Small(good, 8)
-    with pytest.raises(MemoryError, match=r"not enough for one pair of 2\d tokens; lower max_length \(now 128\)"):
+    says = (
+        "out of memory: cpu has not enough for one pair of 29 tokens; lower max_length (now 128), take a smaller "
+        "dtype, or free what else is on the device"
+    )
+    with pytest.raises(MemoryError, match=f"^{re.escape(says)}$"):
         encoder.logits(PAIRS[:1])
+    for text in ("DefaultCPUAllocator: can't allocate memory", "CUDA OUT OF MEMORY"):
+        encoder._model = Small(good, 8, says=text)
+        with pytest.raises(MemoryError):
+            encoder.logits(PAIRS[:1])
 
     class Broken(Small):
         def __call__(self, batches: object) -> list[torch.Tensor]:
@@ -349,6 +497,42 @@ def test_a_pair_that_does_not_fit_alone_is_a_clear_error_and_other_errors_are_no
     encoder._model = Broken(good, 0)
     with pytest.raises(RuntimeError, match="illegal"):
         encoder.logits(PAIRS)
+
+
+def test_a_model_gets_eight_batches_at_a_time_the_longest_pairs_first(tiny_reranker: Path) -> None:
+    encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=40)
+    model = encoder._model = Small(encoder._model, 10_000)
+    pairs = [("头", "咳" * n) for n in range(1, 33)]
+    encoder.logits(pairs)
+    lengths = [5 + n for n in range(32, 0, -1)]
+    assert sum(model.batches) == sum(lengths)
+    assert model.batches[:3] == [37, 36, 35]
+    assert max(model.batches) <= 40
+    # 320 tokens at a time: 37 to 29; 28 to 13; the rest.
+    assert [lengths.index(n) for n in (28, 13)] == [9, 24]
+    assert sum(model.batches[: model.calls[0]]) == sum(lengths[:9])
+    assert len(model.calls) == 3
+
+
+def test_a_score_that_is_no_number_is_found_whichever_window_it_is_of_and_nothing_is_remembered(
+    tiny_reranker: Path,
+) -> None:
+    class Windows(Small):
+        def __call__(self, batches: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+            return [
+                torch.tensor([math.nan if bad in sequence.input_ids else 1.0 for sequence in batch])
+                for batch in batches
+            ]
+
+    cache = ScoreCache()
+    encoder = BGECrossEncoder(str(tiny_reranker), max_length=32, long_documents="windows", cache=cache)
+    bad = make_tokenizer().convert_tokens_to_ids("z")
+    encoder._model = Windows(encoder._model, 0)
+    for document in ("z" + "a" * 50, "a" * 25 + "z" + "a" * 25, "a" * 50 + "z", "z"):
+        says = f"model {str(tiny_reranker)!r} returned nan for pair 1; its weights are broken"
+        with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
+            encoder.logits([("头痛", "a"), ("头痛", document)])
+    assert len(cache) == 0
 
 
 def test_what_is_tokenised_while_a_gpu_computes_gets_the_same_logits(
@@ -366,22 +550,27 @@ def test_what_is_tokenised_while_a_gpu_computes_gets_the_same_logits(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"dtype": "float8"}, "dtype must be one of auto.*float8"),
+        ({"dtype": "float8"}, "dtype must be one of auto, float32, float16, bfloat16, int8, got 'float8'"),
         ({"long_documents": "split"}, "long_documents must be one of cut, windows, got 'split'"),
-        ({"max_length": 4}, "max_length must be at least 16"),
-        ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
-        ({"max_length": 4_096}, "reads at most 130 tokens"),
-        ({"revision": "main"}, "is not on the hub"),
-        ({"max_length": 128, "dtype": "int8", "device": "meta"}, "int8.*CPU only"),
+        ({"max_length": 15}, "max_length must be at least 16 tokens, got 15"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1, got 0"),
+        ({"max_length": 131}, "model '.*' reads at most 130 tokens, max_length is 131"),
+        ({"revision": "main"}, "model '.*' is not on the hub, so .*"),
+        ({"max_length": 128, "dtype": "int8", "device": "meta"}, "dtype='int8' runs on the CPU only, not on 'meta'"),
     ],
 )
 def test_a_setting_out_of_range_is_named(tiny_reranker: Path, changes: dict[str, object], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=f"^{says}$"):
         BGECrossEncoder(str(tiny_reranker), **{"max_length": 128, **changes})
 
 
 def test_without_a_max_length_the_model_reads_what_it_can_up_to_512(tiny_reranker: Path, tmp_path: Path) -> None:
     assert BGECrossEncoder(str(tiny_reranker)).max_length == 130
+    assert BGECrossEncoder(str(tiny_reranker), max_length=16, batch_tokens=1).max_length == 16
+    for tokens, reads in ((64, 64), (1_024, 130)):  # what the tokenizer says and what the position table holds
+        folder = shutil.copytree(tiny_reranker, tmp_path / f"{tokens}")
+        make_tokenizer(tokens).save_pretrained(folder)
+        assert BGECrossEncoder(str(folder)).max_length == reads
     longer = make_tokenizer(1_024)
     longer.save_pretrained(tmp_path)
     XLMRobertaForSequenceClassification(tiny_config(longer, max_position_embeddings=1_026)).save_pretrained(tmp_path)
@@ -398,29 +587,66 @@ def altered(folder: Path, to: Path, **config: object) -> Path:
 def test_an_embedding_model_is_refused_by_name_instead_of_scoring_all_near_one_half(
     tiny_embedding_model: Path,
 ) -> None:
-    with pytest.raises(ModelNotFoundError, match="XLMRobertaModel, no reranker") as caught:
+    says = (
+        f"model {str(tiny_embedding_model)!r} is XLMRobertaModel, no reranker: it has no trained classification head, "
+        "and every score would be near 0.5. For an embedding model use the reranker of the same family"
+    )
+    with pytest.raises(ModelNotFoundError, match=f"^{re.escape(says)}$"):
         BGECrossEncoder(str(tiny_embedding_model))
-    assert str(tiny_embedding_model) in str(caught.value)
+
+
+@pytest.mark.parametrize("architectures", [None, [], "XLMRobertaForSequenceClassification"])
+def test_a_model_that_does_not_say_what_it_is_is_refused(
+    tiny_reranker: Path, tmp_path: Path, architectures: object
+) -> None:
+    folder = altered(tiny_reranker, tmp_path / "m", architectures=architectures)
+    with pytest.raises(ModelNotFoundError, match="is nothing, no reranker"):
+        BGECrossEncoder(str(folder))
 
 
 def test_weights_without_a_head_are_refused_whatever_the_config_says(
     tiny_embedding_model: Path, tmp_path: Path
 ) -> None:
     folder = altered(tiny_embedding_model, tmp_path / "m", architectures=["XLMRobertaForSequenceClassification"])
-    with pytest.raises(ModelNotFoundError, match="hold no classification head"):
+    says = (
+        f"model {str(folder)!r} calls itself XLMRobertaForSequenceClassification, but its weights hold no "
+        "classification head; every score would be near 0.5"
+    )
+    with pytest.raises(ModelNotFoundError, match=f"^{re.escape(says)}$"):
         BGECrossEncoder(str(folder))
 
 
 def test_several_labels_are_refused(tiny_reranker: Path, tmp_path: Path) -> None:
-    folder = altered(tiny_reranker, tmp_path / "m", id2label={"0": "no", "1": "yes"})
-    with pytest.raises(ModelNotFoundError, match="has 2 labels"):
+    for name, config in (("m", {"id2label": {"0": "no", "1": "yes"}}), ("n", {"num_labels": 2})):
+        folder = altered(tiny_reranker, tmp_path / name, **config)
+        with pytest.raises(ModelNotFoundError, match=f"^model {str(folder)!r} has 2 labels; a reranker has one$"):
+            BGECrossEncoder(str(folder))
+    # Whatever the config says, the head has a row for each label.
+    folder = altered(tiny_reranker, tmp_path / "head", num_labels=1)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.out_proj.weight"] = torch.zeros(3, 16)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelNotFoundError, match="has 3 labels; a reranker has one"):
         BGECrossEncoder(str(folder))
+
+
+def test_a_model_of_several_modules_runs_padded_as_sentence_transformers_would(
+    encoder: BGECrossEncoder, tiny_reranker: Path, tmp_path: Path
+) -> None:
+    transformer = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    one = shutil.copytree(tiny_reranker, tmp_path / "one")
+    (one / "modules.json").write_text(json.dumps([transformer]))
+    assert _is_plain(one)
+    assert not BGECrossEncoder(str(one), max_length=128).pads
+    (one / "modules.json").write_text(json.dumps([transformer, {**transformer, "name": "头"}], ensure_ascii=False))
+    assert not _is_plain(one)
 
 
 def test_code_that_comes_with_a_model_is_never_run(tiny_reranker: Path, tmp_path: Path) -> None:
     folder = altered(tiny_reranker, tmp_path / "m", auto_map={"AutoModel": "evil.Model"})
     (folder / "evil.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(ModelNotFoundError, match="auto_map"):
+    says = f"model {str(folder)!r} needs code of its own (auto_map), which is never run; use another"
+    with pytest.raises(ModelNotFoundError, match=f"^{re.escape(says)}$"):
         BGECrossEncoder(str(folder))
 
 

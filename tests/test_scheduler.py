@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import math
 import threading
 import time
 import weakref
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from pydantic import ValidationError
 
-from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
+from langchain_bge_medical.cross_encoders import BGECrossEncoder, PairLogit, sigmoid
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving import scheduler
 from langchain_bge_medical.serving.scheduler import (
@@ -30,6 +32,9 @@ from langchain_bge_medical.serving.scheduler import (
     ScoringEngine,
     WorkerDied,
     batch_around,
+    estimate_tokens,
+    is_out_of_memory,
+    score_pairs,
 )
 from tests.conftest import TableCrossEncoder
 from tests.serving_kit import PROBE, SharedCharacters
@@ -81,7 +86,7 @@ def test_however_requests_share_batches_each_gets_the_scores_it_would_get_alone(
     given_pairs = [pairs(*documents) for documents in requests]
     futures = [engine.submit(request) for request in given_pairs]
     assert [logits(future) for future in futures] == [right(request) for request in given_pairs]
-    assert engine.backlog_tokens == engine.backlog_requests == 0
+    eventually(lambda: engine.backlog_tokens == engine.backlog_requests == 0)
     engine.close()
 
 
@@ -100,6 +105,10 @@ def test_a_real_model_behind_the_engine_gives_its_own_logits_and_token_counts(ti
 
 
 def test_encoders_of_every_kind_are_scored_with_what_they_offer() -> None:
+    class Short(BaseCrossEncoder):
+        def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            return [0.5]
+
     class Logits(BaseCrossEncoder):
         def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
             raise AssertionError
@@ -107,6 +116,21 @@ def test_encoders_of_every_kind_are_scored_with_what_they_offer() -> None:
         def logits(self, text_pairs: list[tuple[str, str]]) -> list[float]:
             return [3.0] * len(text_pairs)
 
+    class PairLogits(Logits):
+        def logits(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            raise AssertionError
+
+        def pair_logits(self, text_pairs: list[tuple[str, str]]) -> list[PairLogit]:
+            return [PairLogit(3.0, len(query) - 1, len(document) - 1) for query, document in text_pairs]
+
+    assert score_pairs(PairLogits(), [("a", "a"), ("aa", "a"), ("a", "aa"), ("aa", "aa")]) == [
+        PairScore(sigmoid(3.0), 3.0, cut) for cut in ((), ("query",), ("document",), ("query", "document"))
+    ]
+    assert score_pairs(Logits(), pairs("a")) == [PairScore(sigmoid(3.0), 3.0, (), 0)]
+    with pytest.raises(ValueError, match=r"^Short returned 1 scores for 2 pairs$"):
+        score_pairs(Short(), pairs("a", "b"))
+    with pytest.raises(ValueError, match=r"^TableCrossEncoder returned a score that is not a finite number$"):
+        score_pairs(TableCrossEncoder({"a": 1.0, "b": math.inf}), pairs("a", "b"))
     plain = ScoringEngine(lambda: TableCrossEncoder({"a": 7.5})).submit(pairs("a")).result(timeout=5)[0]
     assert (plain.score, plain.logit, plain.order) == (7.5, None, 7.5)
     logit = ScoringEngine(Logits).submit(pairs("a")).result(timeout=5)[0]
@@ -118,11 +142,114 @@ def test_an_encoder_that_says_nothing_about_tokens_gets_all_that_waits_in_one_ca
     engine = ScoringEngine(lambda: encoder)
     engine.submit(pairs(*map(str, range(300)))).result(timeout=5)
     assert [len(call) for call in encoder.calls] == [300]
+    assert engine.token_budget is None
+    encoder.scores = {"x" * n: 0.5 for n in range(1, 1_501)}
+    engine.submit(pairs(*encoder.scores)).result(timeout=5)
+    lengths = [[len(document) for _, document in call] for call in encoder.calls[1:]]
+    assert [len(call) for call in lengths] == [1_024, 476]
+    estimates = [n // 4 for call in lengths for n in call]
+    assert estimates == sorted(estimates, reverse=True)  # those of like length side by side
+    assert engine.counts.batches == 3
+    assert engine.counts.pairs == 1_800
 
 
 def test_a_request_without_pairs_is_done_at_once(engine: ScoringEngine, scorer: SharedCharacters) -> None:
     assert engine.submit([]).result(timeout=0) == []
+    assert engine.admit(100).submit([]).result(timeout=0) == []
+    assert (engine.backlog_tokens, engine.backlog_requests) == (0, 0)
     assert scorer.batches == []
+
+
+@pytest.mark.parametrize(
+    ("pair", "tokens"),
+    [
+        (("", ""), 4),
+        (("ab", "c"), 4),
+        (("ab", "cd"), 5),
+        (("发烧", "咳嗽"), 7),
+        (("", "\ud800a"), 5),
+        (("x" * 9, "x" * 7), 8),
+    ],
+)
+def test_a_token_is_taken_for_four_bytes_and_four_are_added(pair: tuple[str, str], tokens: int) -> None:
+    assert estimate_tokens(pair) == tokens
+
+
+def test_no_pair_counts_for_more_than_the_model_reads() -> None:
+    engine = ScoringEngine(SharedCharacters)
+    long = ("", "x" * 100_000)
+    assert engine.estimate([long, ("ab", "cd")]) == [8_192, 5]
+    engine.encoder()
+    assert engine.estimate([long]) == [512]
+    plain = ScoringEngine(lambda: TableCrossEncoder({}))
+    plain.encoder()
+    assert plain.estimate([long]) == [8_192]
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("x"), True),
+        (RuntimeError("CUDA Out of Memory. Tried"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("illegal memory access"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_that_memory_was_short_is_told_from_other_errors(error: Exception, short: bool) -> None:
+    assert is_out_of_memory(error) is short
+
+
+# Its beginning
+
+
+def test_it_is_ready_once_a_batch_of_half_the_budget_was_scored_twice_and_then_it_knows_its_rate() -> None:
+    class Watched(SharedCharacters):
+        def logits(self, pairs: Any) -> list[float]:
+            seen.append((engine.state, engine.ready()))
+            return super().logits(pairs)
+
+    seen: list[tuple[str, bool]] = []
+    scorer = Watched(seconds_per_batch=0.02)
+    engine = ScoringEngine(lambda: scorer, probe=PROBE)
+    assert (engine.state, engine.tokens_per_second, engine.token_budget) == ("starting", None, None)
+    assert engine.loaded_encoder is None
+    started = time.monotonic()
+    engine.start()
+    seconds = (time.monotonic() - started) / 2
+    assert seen == [("starting", False)] * 2
+    assert (engine.state, engine.ready(), engine.token_budget) == ("ready", True, 2_048)
+    assert engine.loaded_encoder is scorer
+    batch = [("probe", f"probe {i}") for i in range(2_048 // (2 * 6))]
+    assert scorer.batches == [batch, batch]
+    assert engine.tokens_per_second is not None
+    assert sum(engine.estimate(batch)) / (2 * seconds) < engine.tokens_per_second <= sum(engine.estimate(batch)) / 0.02
+    small = SharedCharacters(budget=8)
+    ScoringEngine(lambda: small, probe=PROBE).start()
+    assert small.batches == [[("probe", "probe 0")]] * 2
+
+
+def test_without_a_probe_the_model_is_loaded_and_nothing_is_scored() -> None:
+    scorer = SharedCharacters()
+    engine = ScoringEngine(lambda: scorer)
+    engine.start()
+    assert (engine.state, scorer.batches, engine.tokens_per_second) == ("ready", [], None)
+    assert engine.encoder() is scorer
+    plain = Halves()
+    ScoringEngine(lambda: plain, probe=PROBE).start()
+    assert plain.calls == [170, 170]  # as if the budget were 2,048
+
+
+class Halves(BaseCrossEncoder):
+    """A scorer that says nothing about itself."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        self.calls.append(len(text_pairs))
+        return [0.5] * len(text_pairs)
 
 
 def test_compressors_can_share_an_engine_and_an_admission_is_good_for_one_call(scorer: SharedCharacters) -> None:
@@ -136,7 +263,7 @@ def test_compressors_can_share_an_engine_and_an_admission_is_good_for_one_call(s
     admission = engine.admit(100)
     once = BGERerankerCompressor(engine=admission)
     assert once.compress_documents(documents, QUERY) == own
-    assert engine.backlog_tokens == 0
+    eventually(lambda: engine.backlog_tokens == 0)
     with pytest.raises(RuntimeError, match="one submit"):
         once.compress_documents(documents, QUERY)
     with pytest.raises(ValidationError, match="engine comes with its own cross_encoder, model_name"):
@@ -151,6 +278,33 @@ class Item:
         self.tokens = tokens
 
 
+@pytest.mark.parametrize(
+    ("lengths", "first", "budget", "padding", "batch"),
+    [
+        ([10], 0, 5, 0.1, [10]),  # larger than the budget: alone
+        ([10, 10], 0, 20, 0.0, [10, 10]),
+        ([10, 10], 0, 19, 0.0, [10]),
+        ([10, 9], 0, 20, 0.05, [10, 9]),  # exactly a twentieth is padding
+        ([10, 9], 0, 20, 0.049, [10]),
+        ([5, 10, 7, 6], 0, 12, None, [6, 5]),  # the nearest ones first
+        ([5, 10, 7, 6], 0, 18, None, [7, 6, 5]),
+        ([5, 10, 7, 6], 1, 17, None, [10, 7]),
+        ([5, 10, 7, 6], 2, 18, None, [7, 6, 5]),
+        ([5, 10, 7, 6], 2, 28, None, [10, 7, 6, 5]),
+        ([8, 6, 5], 1, 11, None, [6, 5]),
+        ([8, 6, 4], 1, 14, None, [8, 6]),  # of two that are equally near, the longer one
+        ([9, 6, 4], 1, 9, None, [6]),
+        ([9, 6, 3, 1], 1, 10, None, [6, 3, 1]),  # what is nearest may not fit while the next does
+    ],
+)
+def test_a_batch_takes_the_nearest_lengths_that_fit(
+    lengths: list[int], first: int, budget: int, padding: float | None, batch: list[int]
+) -> None:
+    items: Any = [Item(length) for length in lengths]
+    assert [item.tokens for item in batch_around(items[first], items, budget, padding)] == batch
+
+
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 600), min_size=1, max_size=60),
     st.integers(64, 2_048),
@@ -200,8 +354,112 @@ def test_batches_are_reported_with_their_size(engine: ScoringEngine) -> None:
     reports: list[BatchReport] = []
     engine.on_batch = reports.append
     engine.submit(pairs("咳" * 10, "嗽" * 10)).result(timeout=5)
-    assert [(r.pairs, r.tokens, r.padded_tokens, r.requests) for r in reports] == [(2, 36, 36, 1)]
-    assert reports[0].seconds >= 0
+    engine.submit(pairs("咳" * 20, "嗽" * 19)).result(timeout=5)
+    assert [(r.pairs, r.tokens, r.padded_tokens, r.requests) for r in reports] == [(2, 36, 36, 1), (2, 55, 56, 1)]
+    assert all(0 < report.seconds < 5 for report in reports)
+    counts = engine.counts
+    assert (counts.batches, counts.pairs, counts.tokens, counts.padded_tokens) == (2, 4, 91, 92)
+    assert (counts.failed_batches, counts.overloaded, counts.expired, counts.cancelled) == (0, 0, 0, 0)
+
+
+def test_requests_that_share_a_batch_are_counted_and_each_knows_its_times(
+    engine: ScoringEngine, scorer: SharedCharacters
+) -> None:
+    reports: list[BatchReport] = []
+    engine.on_batch = reports.append
+    started = time.monotonic()
+    blocker = engine.submit(pairs("slow"))
+    eventually(lambda: scorer.batches)
+    scorer.seconds_per_batch = 0.01
+    admissions = [engine.admit(100) for _ in range(2)]
+    futures = [admission.submit(pairs("咳" * 9, "头" * 9)) for admission in admissions]
+    futures.append(engine.submit(pairs("咳" * 9)))
+    assert all(admission.queue_s == 0 for admission in admissions)
+    waited_from = time.monotonic()
+    eventually(lambda: time.monotonic() - waited_from > 0.01)
+    scorer.released.set()
+    for future in futures:
+        future.result(timeout=5)
+    blocker.result(timeout=5)
+    within = time.monotonic() - started
+    # The same words are read once, whoever asks.
+    assert [(r.pairs, r.tokens, r.padded_tokens, r.requests) for r in reports] == [(1, 12, 12, 1), (2, 85, 85, 3)]
+    assert engine.counts.pairs == 6
+    for admission in admissions:
+        assert 0.01 < admission.queue_s < within
+        assert admission.score_s == reports[1].seconds >= 0.01
+        assert 0 < admission.tokenize_s < within
+        assert admission.read_tokens == 34
+
+
+def test_the_time_that_counting_tokens_takes_is_told_to_all_that_waited_for_it() -> None:
+    class Counts(SharedCharacters):
+        def token_counts(self, pairs: Any) -> list[int]:
+            if not self.counted:
+                self.released.wait(0.5)
+                self.counted = True
+            else:
+                time.sleep(0.01)
+            return super().token_counts(pairs)
+
+        counted = False
+
+    scorer = Counts()
+    scorer.logits = lambda pairs: [0.0] * len(pairs)  # type: ignore[method-assign, assignment]
+    engine = ScoringEngine(lambda: scorer)
+    first = engine.submit(pairs("咳"))
+    admissions = [engine.admit(10) for _ in range(2)]
+    futures = [admission.submit(pairs("咳嗽", "发")) for admission in admissions]
+    scorer.released.set()
+    for future in (first, *futures):
+        future.result(timeout=5)
+    assert admissions[0].tokenize_s == admissions[1].tokenize_s >= 0.02
+    engine.close()
+
+
+@pytest.mark.parametrize("counts", [[0, 5], [5], [5, 5, 5], ["x", 5]])
+def test_a_tokenizer_that_counts_wrong_fails_the_request_and_none_is_taken_for_one(counts: list[Any]) -> None:
+    class Counts(SharedCharacters):
+        def token_counts(self, pairs: Any) -> list[Any]:
+            return counts if len(pairs) == 2 else super().token_counts(pairs)
+
+        def logits(self, pairs: Any) -> list[float]:
+            return [self.logit(*pair) for pair in pairs]
+
+    engine = ScoringEngine(Counts)
+    future = engine.submit(pairs("咳嗽", "头痛"))
+    if counts == [0, 5]:  # a pair that the cache knows
+        assert [score.tokens for score in future.result(timeout=5)] == [1, 5]
+    else:
+        with pytest.raises(ValueError, match=r"zip|invalid literal"):
+            future.result(timeout=5)
+    assert logits(engine.submit(pairs("发"))) == [-1.0]
+    engine.close()
+
+
+def test_without_counts_the_estimates_fill_the_budget_and_without_padding_any_lengths_share_a_batch() -> None:
+    class Quiet(BaseCrossEncoder):
+        token_budget = 100
+        pads = False
+
+        def __init__(self) -> None:
+            self.batches: list[list[int]] = []
+
+        def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            self.batches.append([len(document) for _, document in text_pairs])
+            return [0.5] * len(text_pairs)
+
+    encoder = Quiet()
+    engine = ScoringEngine(lambda: encoder)
+    scores = engine.submit([("", "x" * n) for n in (4, 100, 40, 300, 8)]).result(timeout=5)
+    assert encoder.batches == [[300], [100, 40, 8, 4]]  # of 79 tokens, and of 29, 14, 6 and 5
+    assert [score.tokens for score in scores] == [5, 29, 14, 79, 6]
+    assert [score.logit for score in scores] == [None] * 5
+    engine.close()
+    padded = Quiet()
+    padded.pads = True
+    ScoringEngine(lambda: padded).submit([("", "x" * n) for n in (4, 100, 40, 300, 8)]).result(timeout=5)
+    assert padded.batches == [[300], [100], [40], [8, 4]]
 
 
 # Fairness
@@ -248,10 +506,17 @@ def test_what_does_not_fit_into_the_time_is_refused_as_a_whole_and_told_when_to_
     with pytest.raises(Overloaded) as refused:
         engine.admit(int(rate * 1.5))
     assert refused.value.retry_after_s == pytest.approx(1.0, rel=0.1)  # 3 s of work, of which 2 may wait
+    assert str(refused.value) == "the queue is full; try again in 1.0 s"
+    with pytest.raises(Overloaded) as refused:
+        engine.admit(int(rate * 100))
+    assert refused.value.retry_after_s == pytest.approx(1.5, rel=0.1)  # when all the others are done
     assert scorer.batches == []
-    assert engine.counts.overloaded == 1
+    assert engine.counts.overloaded == 2
+    assert (engine.backlog_tokens, engine.backlog_requests) == (first.tokens, 1)
     first.release()
     first.release()
+    with pytest.raises(RuntimeError, match=r"^an admission is good for one submit$"):
+        first.submit(pairs("咳嗽"))
     assert (engine.backlog_tokens, engine.backlog_requests) == (0, 0)
     engine.admit(int(rate * 1.5)).release()
     engine.close()
@@ -267,12 +532,48 @@ def test_a_request_larger_than_the_whole_queue_is_let_in_when_it_is_alone() -> N
 
 
 def test_the_number_of_requests_that_wait_is_bounded_too() -> None:
-    engine = ScoringEngine(lambda: SharedCharacters(), max_wait_s=1, max_waiting_requests=3)
-    admissions = [engine.admit(1) for _ in range(3)]
+    engine = ScoringEngine(
+        lambda: SharedCharacters(seconds_per_batch=0.01), max_wait_s=9, max_waiting_requests=3, probe=PROBE
+    )
+    admissions = [engine.admit(tokens) for tokens in (10, 20, 60)]
+    with pytest.raises(Overloaded, match=r"try again in 1\.0 s"):  # nothing is known of the rate
+        engine.admit(1)
+    engine.start()
+    with pytest.raises(Overloaded) as refused:
+        engine.admit(1)
+    rate = engine.tokens_per_second
+    assert rate is not None
+    assert refused.value.retry_after_s == pytest.approx(30 / rate)  # until one of them is done
+    assert engine.counts.overloaded == 2
+    admissions[0].release()
+    engine.admit(1)
+    usual = ScoringEngine(SharedCharacters, max_wait_s=1)
+    for _ in range(2_048):
+        usual.admit(0)
+    with pytest.raises(Overloaded):
+        usual.admit(0)
+
+
+def test_the_backlog_holds_eight_batches_or_what_the_rate_works_off_in_time_within_a_bound() -> None:
+    engine = ScoringEngine(lambda: SharedCharacters(budget=100), max_wait_s=1e9)
+    for tokens in (1, 16_383):  # eight batches of 2,048, while nothing is known of the model
+        engine.admit(tokens)
     with pytest.raises(Overloaded):
         engine.admit(1)
-    for admission in admissions:
-        admission.release()
+    loaded = ScoringEngine(lambda: SharedCharacters(budget=100), max_wait_s=1e9)
+    loaded.encoder()
+    for tokens in (1, 799):
+        loaded.admit(tokens)
+    with pytest.raises(Overloaded):
+        loaded.admit(1)
+    for wait in (1e9, 1e-9):
+        known = ScoringEngine(lambda: SharedCharacters(seconds_per_batch=0.01), max_wait_s=wait, probe=PROBE)
+        known.start()
+        for tokens in (1, 3_999_999 if wait > 1 else 16_383):
+            known.admit(tokens)
+        with pytest.raises(Overloaded) as refused:
+            known.admit(7)
+        assert refused.value.retry_after_s == pytest.approx(7 / (known.tokens_per_second or 0))
 
 
 def test_without_a_longest_wait_everybody_is_let_in() -> None:
@@ -283,11 +584,18 @@ def test_without_a_longest_wait_everybody_is_let_in() -> None:
         admission.release()
 
 
-def test_the_backlog_is_what_was_estimated_until_the_pairs_are_known(engine: ScoringEngine) -> None:
+def test_the_backlog_is_what_was_estimated_until_the_pairs_are_known(
+    engine: ScoringEngine, scorer: SharedCharacters
+) -> None:
     admission = engine.admit(5_000)
-    assert engine.backlog_tokens == 5_000
-    admission.submit(pairs("咳嗽")).result(timeout=5)
-    assert engine.backlog_tokens == 0
+    assert engine.backlog_tokens == admission.tokens == 5_000
+    future = admission.submit(pairs("slow", "slower"))
+    assert engine.backlog_tokens == admission.tokens == sum(engine.estimate(pairs("slow", "slower"))) == 16
+    assert engine.backlog_requests == 1
+    assert admission.loaded_encoder is engine.loaded_encoder
+    scorer.released.set()
+    future.result(timeout=5)
+    eventually(lambda: (engine.backlog_tokens, engine.backlog_requests) == (0, 0))
     with pytest.raises(RuntimeError, match="one submit"):
         admission.submit(pairs("咳嗽"))
 
@@ -300,6 +608,36 @@ def test_the_rate_that_is_measured_under_load_is_the_real_one() -> None:
     estimated = 40 * engine.estimate(pairs("x" * 396, query="00"))[0]  # in the same currency as the backlog
     assert engine.tokens_per_second == pytest.approx(estimated / scorer.busy_s, rel=0.25)
     engine.close()
+
+
+def test_the_rate_forgets_with_a_half_life_of_five_seconds_of_work_and_a_quiet_hour_changes_nothing() -> None:
+    reports: list[BatchReport] = []
+    scorer = SharedCharacters(seconds_per_batch=0.005)
+    engine = ScoringEngine(lambda: scorer, probe=PROBE)
+    engine.start()
+    engine.on_batch = reports.append
+    rate = engine.tokens_per_second
+    engine.submit(pairs("x" * 300)).result(timeout=5)
+    engine.submit(pairs("x" * 504, "y" * 503)).result(timeout=5)  # one token less than half the budget
+    assert engine.tokens_per_second == rate
+    done, busy = engine._done_tokens, engine._busy_s
+    request = pairs(*("x" * 503 + letter for letter in "ab"))
+    engine.submit(request).result(timeout=5)
+    assert reports[-1].tokens == 1_024
+    decay = 0.5 ** (reports[-1].seconds / 5)
+    done, busy = done * decay + sum(engine.estimate(request)), busy * decay + reports[-1].seconds
+    assert engine.tokens_per_second == pytest.approx(done / busy)
+    # A small batch counts if others wait, or if it is the first.
+    waiting = engine.admit(1_000)
+    engine.submit(pairs("咳嗽")).result(timeout=5)
+    decay = 0.5 ** (reports[-1].seconds / 5)
+    done, busy = done * decay + engine.estimate(pairs("咳嗽"))[0], busy * decay + reports[-1].seconds
+    assert engine.tokens_per_second == pytest.approx(done / busy)
+    waiting.release()
+    fresh = ScoringEngine(lambda: scorer)
+    fresh.on_batch = reports.append
+    fresh.submit(pairs("咳嗽")).result(timeout=5)
+    assert fresh.tokens_per_second == pytest.approx(fresh.estimate(pairs("咳嗽"))[0] / reports[-1].seconds)
 
 
 # Giving up
@@ -315,26 +653,35 @@ def test_a_cancelled_request_costs_no_more_than_the_batch_that_was_running(
     after = len(scorer.batches)
     engine.submit(pairs("咳嗽")).result(timeout=5)
     assert len(scorer.batches) <= after + 2  # one that was about to start, and the other request's
-    assert engine.backlog_tokens == 0
+    eventually(lambda: engine.backlog_tokens == 0)
+    assert engine.counts.cancelled == 1
 
 
-async def test_a_task_that_is_cancelled_takes_its_pairs_out_of_the_queue(engine: ScoringEngine) -> None:
+async def test_a_task_that_is_cancelled_takes_its_pairs_out_of_the_queue(
+    engine: ScoringEngine, scorer: SharedCharacters
+) -> None:
     blocker = engine.submit(pairs("slow"))
+    eventually(lambda: scorer.batches)
     waiting = asyncio.ensure_future(asyncio.wrap_future(engine.submit(pairs("咳嗽"))))
     await asyncio.sleep(0.01)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    scorer.released.set()
     await asyncio.wrap_future(blocker)
-    assert engine.backlog_requests == 0
+    eventually(lambda: engine.backlog_requests == 0)
+    assert [document for batch in scorer.batches for _, document in batch] == ["slow"]
 
 
 def test_past_its_deadline_a_request_is_not_scored_any_more(engine: ScoringEngine, scorer: SharedCharacters) -> None:
     blocker = engine.submit(pairs("slow"))
     eventually(lambda: len(scorer.batches) == 1)
-    late = engine.submit(pairs("咳嗽"), deadline=time.monotonic() + 0.05)
-    with pytest.raises(DeadlineExceeded):
+    late = engine.submit(pairs("咳嗽"), deadline=time.monotonic())
+    early = engine.submit(pairs("头痛"), deadline=time.monotonic() + 60)
+    scorer.released.set()
+    with pytest.raises(DeadlineExceeded, match=r"^the request's time ran out before it was scored$"):
         late.result(timeout=5)
+    assert logits(early) == [-2.0]
     assert all("咳嗽" not in document for batch in scorer.batches for _, document in batch)
     assert len(blocker.result(timeout=5)) == 1
     assert engine.counts.expired == 1
@@ -360,7 +707,7 @@ def test_of_requests_that_share_a_batch_only_the_guilty_one_fails_and_the_next_i
     futures = [engine.submit(request) for request in requests[:4]]
     guilty = engine.submit(pairs("咳嗽", poison))
     futures += [engine.submit(request) for request in requests[4:]]
-    with pytest.raises(raises):
+    with pytest.raises(raises, match={"die": "^scoring this request ended the engine's thread$"}.get(poison)):
         guilty.result(timeout=5)
     started = time.monotonic()
     assert engine.submit(pairs("咳")).result(timeout=5)[0].logit == -1.0
@@ -368,7 +715,7 @@ def test_of_requests_that_share_a_batch_only_the_guilty_one_fails_and_the_next_i
     assert [logits(future) for future in futures] == [right(request) for request in requests]
     blocker.result(timeout=5)
     assert engine.ready()
-    assert engine.backlog_requests == 0
+    eventually(lambda: engine.backlog_requests == 0)
     assert engine.counts.worker_deaths == (2 if poison == "die" else 0)
 
 
@@ -377,8 +724,47 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(
 ) -> None:
     request = pairs("咳嗽", "oom", "烧", "发热")
     assert logits(engine.submit(request)) == right(request)
-    assert max(map(len, scorer.batches)) > 1
-    assert engine.counts.failed_batches > 0
+    # Longest first, those of one length as they came: the half with oom in it is halved again.
+    assert [[document for _, document in batch] for batch in scorer.batches] == [
+        ["oom", "咳嗽", "发热", "烧"], ["oom", "咳嗽"], ["oom"], ["咳嗽"], ["发热", "烧"],
+    ]  # fmt: skip
+    assert engine.counts.failed_batches == 2
+    assert engine.counts.reloads == 0
+
+
+@pytest.mark.parametrize("guilty", range(8))
+def test_who_is_guilty_is_found_by_halves(engine: ScoringEngine, scorer: SharedCharacters, guilty: int) -> None:
+    blocker = engine.submit(pairs("slow"))
+    eventually(lambda: scorer.batches)
+    requests = [pairs(f"{i} raise" if i == guilty else f"{i} fine!") for i in range(8)]
+    futures = [engine.submit(request) for request in requests]
+    scorer.released.set()
+    for i, future in enumerate(futures):
+        if i == guilty:
+            with pytest.raises(RuntimeError, match=f"cannot score {i} raise"):
+                future.result(timeout=5)
+        else:
+            assert logits(future) == right(requests[i])
+    blocker.result(timeout=5)
+    assert engine.counts.failed_batches == 4  # of 8, 4, 2 and 1 requests
+    sizes = [len(batch) for batch in scorer.batches[1:] if batch != [PROBE]]
+    assert sorted(sizes, reverse=True) == [8, 4, 4, 2, 2, 1, 1]
+    assert scorer.batches.count([PROBE]) == 1  # is it the model? No
+    assert engine.counts.reloads == 0
+
+
+def test_without_a_probe_a_failure_is_the_request_s_own() -> None:
+    engine = ScoringEngine(SharedCharacters)
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="cannot score raise"):
+            engine.submit(pairs("raise")).result(timeout=5)
+    assert logits(engine.submit(pairs("咳"))) == [-1.0]
+    assert (engine.counts.reloads, engine.counts.failed_batches, engine.state) == (0, 4, "ready")
+    with pytest.raises(WorkerDied):
+        engine.submit(pairs("die")).result(timeout=5)
+    assert logits(engine.submit(pairs("咳"))) == [-1.0]
+    assert engine.counts.worker_deaths == 2
+    engine.close()
 
 
 def test_a_pair_that_does_not_fit_into_memory_even_alone_fails_and_only_it(
@@ -426,12 +812,16 @@ def kill(thread: threading.Thread) -> None:
 def test_a_killed_thread_is_replaced_and_what_it_was_at_is_scored(
     engine: ScoringEngine, scorer: SharedCharacters, caplog: pytest.LogCaptureFixture
 ) -> None:
-    future = engine.submit(pairs(*(f"slow{n}" for n in range(1))))
+    future = engine.submit(pairs("slow0"))
     eventually(lambda: scorer.batches)
-    assert engine._thread is not None
-    kill(engine._thread)
+    thread = engine._thread
+    assert thread is not None
+    assert (thread.name, thread.daemon) == ("bge-scoring", True)
+    kill(thread)
+    scorer.released.set()
     assert len(future.result(timeout=5)) == 1
     assert engine.counts.worker_deaths == 1
+    assert scorer.batches == [pairs("slow0"), [PROBE], pairs("slow0")]  # is it the model? No: it is tried again
     assert engine.ready()
     assert "SystemExit" in caplog.text
     assert "slow" not in caplog.text
@@ -459,7 +849,11 @@ def test_a_model_that_fails_on_every_pair_is_loaded_anew_and_its_requests_get_th
     made[0].broken = RuntimeError("CUDA error: device-side assert triggered")
     assert logits(engine.submit(pairs("咳嗽", "发"))) == right(pairs("咳嗽", "发"))
     assert len(made) == 2
+    assert made[0].batches[-2:] == [pairs("咳嗽", "发"), [PROBE]]
+    assert made[1].batches == [[PROBE], pairs("咳嗽"), pairs("发")]  # what failed is tried alone
     assert engine.counts.reloads == 1
+    assert engine.counts.failed_batches == 1
+    assert engine.loaded_encoder is made[1]
     assert engine.ready()
     engine.close()
 
@@ -482,9 +876,14 @@ def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wai
     eventually(lambda: engine.state == "broken")
     assert time.monotonic() - started < 1
     assert not engine.ready()
+    assert len(loads) == 3
+    assert engine.counts.reloads == 2
     with pytest.raises(NotReady, match="broken"):
         engine.submit(pairs("咳"))
+    assert engine.drain(timeout_s=0)
+    assert engine.state == "broken"
     engine.close()
+    assert engine.state == "closed"
 
 
 def test_one_request_that_breaks_the_model_each_time_does_not_take_the_engine_down() -> None:
@@ -495,7 +894,7 @@ def test_one_request_that_breaks_the_model_each_time_does_not_take_the_engine_do
             return super().logits(pairs)
 
     engine = ScoringEngine(Breakable, probe=PROBE)
-    for _ in range(3):
+    for _ in range(4):
         futures = [engine.submit(pairs(text)) for text in ("咳嗽", "break", "发热")]
         with pytest.raises(RuntimeError):
             futures[1].result(timeout=5)
@@ -526,11 +925,11 @@ def test_a_model_that_cannot_be_loaded_fails_the_requests_and_is_tried_again_for
 def test_it_is_not_ready_while_a_batch_does_not_end(engine: ScoringEngine, scorer: SharedCharacters) -> None:
     future = engine.submit(pairs("slow"))
     eventually(lambda: scorer.batches)
-    time.sleep(0.05)
-    assert not engine.ready(stuck_after_s=0.02)
+    eventually(lambda: not engine.ready(stuck_after_s=0.001))
     assert engine.ready()
+    scorer.released.set()
     future.result(timeout=5)
-    assert engine.ready(stuck_after_s=0.02)
+    assert engine.ready(stuck_after_s=0)
 
 
 def test_without_work_the_thread_ends_and_the_next_request_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,6 +968,7 @@ def test_threads_that_die_one_after_the_other_for_no_request_s_fault_are_given_u
         engine.submit(pairs("咳嗽")).result(timeout=5)
     assert not engine.ready()
     assert engine.counts.worker_deaths == 3
+    assert engine.state == "broken"
 
 
 def test_a_failure_in_whoever_counts_batches_does_not_stop_them(engine: ScoringEngine) -> None:
@@ -584,29 +984,62 @@ def test_a_failure_in_whoever_counts_batches_does_not_stop_them(engine: ScoringE
 
 
 def test_draining_lets_nobody_in_and_finishes_what_was_let_in(engine: ScoringEngine, scorer: SharedCharacters) -> None:
-    scorer.seconds_per_batch = 0.05
+    scorer.seconds_per_batch = 0.01
     future = engine.submit(pairs("咳嗽"))
-    assert engine.drain(timeout_s=5)
-    assert future.done()
-    with pytest.raises(NotReady, match="draining"):
+    early = engine.admit(10)
+    done: list[bool] = []
+    draining = threading.Thread(target=lambda: done.append(engine.drain()))
+    draining.start()
+    eventually(lambda: engine.state == "draining")
+    with pytest.raises(NotReady, match=r"^the scoring engine is draining$"):
         engine.submit(pairs("咳嗽"))
     assert not engine.ready()
+    assert logits(early.submit(pairs("咳"))) == [-1.0]
+    draining.join(timeout=5)
+    assert done == [True]
+    assert future.done()
+    engine.close()
+    assert engine.drain(timeout_s=5)
+    assert engine.state == "closed"
+
+
+def test_what_was_not_started_yet_can_be_drained_too() -> None:
+    engine = ScoringEngine(SharedCharacters)
+    assert engine.state == "starting"
+    assert engine.drain(timeout_s=0)
+    assert engine.state == "draining"
+    engine.encoder()
+    assert engine.state == "draining"
 
 
 def test_draining_stops_waiting_after_its_time(engine: ScoringEngine) -> None:
     engine.admit(1)
-    assert not engine.drain(timeout_s=0.01)
+    assert engine.drain(timeout_s=0.01) is False
 
 
 def test_closing_fails_what_waits(engine: ScoringEngine, scorer: SharedCharacters) -> None:
     running = engine.submit(pairs("slow"))
     eventually(lambda: scorer.batches)
     waiting = engine.submit(pairs("咳嗽"))
-    engine.close()
+    admission = engine.admit(10)
+    worker = engine._thread
+    assert worker is not None
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    for future in (waiting, running):
+        with pytest.raises(NotReady, match=r"^the scoring engine is closed$") as refused:
+            future.result(timeout=5)
+        assert refused.value.state == "closed"
+    scorer.released.set()
+    closing.join(timeout=5)
+    assert not worker.is_alive()  # it waited for the batch that ran
     with pytest.raises(NotReady, match="closed"):
-        waiting.result(timeout=1)
+        admission.submit(pairs("咳嗽")).result(timeout=1)
     with pytest.raises(NotReady, match="closed"):
-        running.result(timeout=1)
+        engine.admit(1)
+    assert (engine.backlog_tokens, engine.backlog_requests) == (0, 0)
+    assert not engine.ready()
+    assert [len(batch) for batch in scorer.batches] == [1]
 
 
 def test_many_threads_with_good_bad_and_cancelled_requests_leave_nothing_behind(engine: ScoringEngine) -> None:

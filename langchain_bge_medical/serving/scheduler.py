@@ -460,7 +460,7 @@ class ScoringEngine:
     def _enqueue(self, admission: Admission, pairs: Sequence[Pair]) -> Future[list[PairScore]]:
         estimates = self.estimate(pairs)
         job = _Job(admission, pairs, estimates)
-        job.future.add_done_callback(lambda _: self._release(admission))
+        job.future.add_done_callback(lambda future: self._ended(admission, future))
         if not pairs:
             job.future.set_result([])
             return job.future
@@ -478,6 +478,12 @@ class ScoringEngine:
         if state is not None:
             job.fail(NotReady(state))
         return job.future
+
+    def _ended(self, admission: Admission, future: Future[list[PairScore]]) -> None:
+        if future.cancelled():
+            with self._condition:
+                self.counts.cancelled += 1
+        self._release(admission)
 
     def _release(self, admission: Admission) -> None:
         with self._condition:
@@ -566,9 +572,7 @@ class ScoringEngine:
         now = time.monotonic()
         heap: list[tuple[float, int, Generator[_Item, None, None], _Item]] = []
         for number, job in enumerate(self._jobs):
-            if not job.live:
-                self.counts.cancelled += job.future.cancelled()
-            elif job.admission.deadline is not None and job.admission.deadline < now:
+            if job.live and job.admission.deadline is not None and job.admission.deadline < now:
                 self.counts.expired += 1
                 job.fail(DeadlineExceeded("the request's time ran out before it was scored"))
             if job.live:
