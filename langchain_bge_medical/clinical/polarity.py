@@ -309,6 +309,8 @@ class Reading:
         if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
             context = context._replace(denied=False)
         after = None if denied or context.denied else _told_after(plain, start, end, following)
+        if after == "absent" and plain[start:end].endswith(("眼", "眼睛")) and "看" in plain[end : end + 8]:
+            after = None  # 右眼再也看不见: an eye is what does not see
         if after == "absent" and context.possible and plain.startswith("没", end):
             return "possible"  # 不确定烧没
         if denied or context.denied or after == "absent":
@@ -658,10 +660,12 @@ def _kind(term: str) -> str:
 
 def denied_within(words: str) -> bool:
     """Return whether the last clause of `words`, in plain form, holds a denial: `耳后不红不肿`, not `耳后不红,肿`."""
-    heard = _heard(words)
+    heard = _heard(_UNSEEING.sub("", words))
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
 
 
+# 右眼看不见 says what is wrong; it denies nothing unless more follows (看不见红肿).
+_UNSEEING = re.compile(r"看(?:都|也|东西)?不(?:见|到)了?$")
 _SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.)）])\s(?![a-z0-9\s])")
 _RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
