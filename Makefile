@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test trust mutants clients ray-tests load lint types format build clean help
+.PHONY: demo test trust soak mutants clients ray-tests load lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -17,13 +17,16 @@ test: .venv/.dev  ## Run the default test suite
 	$(BIN)/python -m pytest
 
 clients: .venv/.dev  ## Try every rerank client against the service, in environments of their own
-	$(BIN)/python -m pytest -m clients tests/test_serving_clients.py
+	$(BIN)/python -m pytest -n0 -m clients tests/test_serving_clients.py
 
 ray-tests: .venv/.dev  ## Run the service and offline jobs on a Ray cluster of two nodes on this machine
-	$(BIN)/python -m pytest -m ray tests
+	$(BIN)/python -m pytest -n0 -m ray tests
 
 trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
 	$(BIN)/python -m pytest -m long
+
+soak: .venv/.dev  ## Load the service for 20 minutes and see whether anything grows
+	$(BIN)/python -m tests.soak_service
 
 mutants: .venv/.mutation  ## Change the code in thousands of small ways, and list those that no test notices (hours)
 	$(BIN)/python -m mutmut run

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+
+from langchain_bge_medical.digests import text_digest
 
 LongDocuments = Literal["cut", "windows"]
 
@@ -19,7 +22,7 @@ _LONGEST_DOCUMENT = 8_192
 # A tokenizer reads whole texts before it cuts them. No tokenizer in use makes a token of more characters than this
 # on average, so that nothing that could be kept is lost, and a monster text costs no more than a long one.
 _CHARS_PER_TOKEN = 32
-# Ids of documents that are remembered, since the same knowledge base is reranked for every query: some 40 bytes each.
+# Ids of documents that are remembered, since the same knowledge base is reranked for every query.
 _REMEMBERED_TOKENS = 500_000
 
 
@@ -66,7 +69,7 @@ class _Frame(NamedTuple):
     def size(self) -> int:
         return len(self.before) + len(self.between) + len(self.after)
 
-    def fill(self, query_ids: list[int], document_ids: list[int]) -> TokenSequence:
+    def fill(self, query_ids: Sequence[int], document_ids: Sequence[int]) -> TokenSequence:
         # In a BERT pair the separator between the texts counts as the query's; XLM-R has one type only.
         head = [*self.before, *query_ids, *self.between]
         tail = [*document_ids, *self.after]
@@ -107,7 +110,7 @@ class PairTokenizer:
         documents.update(fresh)
         return [self._pair(query, queries[query], document, documents[document]) for query, document in pairs]
 
-    def _pair(self, query: str, query_ids: list[int], document: str, document_ids: list[int]) -> EncodedPair:
+    def _pair(self, query: str, query_ids: Sequence[int], document: str, document_ids: Sequence[int]) -> EncodedPair:
         kept_query = query_ids[: int(self._max_length * _QUERY_SHARE)]
         room = self._max_length - self._frame.size - len(kept_query)
         if self._long_documents == "cut":
@@ -143,32 +146,34 @@ class PairTokenizer:
 
 
 class _Remembered:
-    """The ids of the texts read last, up to a number of tokens."""
+    """The ids of the texts read last, up to a number of tokens, four bytes each. Holds digests instead of texts."""
 
     def __init__(self, max_tokens: int) -> None:
         self._left = max_tokens
         self._lock = threading.Lock()
-        self._ids: OrderedDict[str, list[int]] = OrderedDict()
+        self._ids: OrderedDict[bytes, array[int]] = OrderedDict()
 
-    def get(self, texts: Iterable[str]) -> dict[str, list[int]]:
+    def get(self, texts: Iterable[str]) -> dict[str, Sequence[int]]:
+        keys = {text: text_digest(text) for text in texts}
         with self._lock:
-            found = {text: self._ids[text] for text in texts if text in self._ids}
+            found = {text: self._ids[key] for text, key in keys.items() if key in self._ids}
             for text in found:
-                self._ids.move_to_end(text)
-        return found
+                self._ids.move_to_end(keys[text])
+        return dict(found)
 
-    def add(self, ids: dict[str, list[int]]) -> None:
+    def add(self, ids: Mapping[str, Sequence[int]]) -> None:
+        compact = {text_digest(text): array("i", some) for text, some in ids.items()}
         with self._lock:
-            for text, some in ids.items():
-                if text not in self._ids:
-                    self._ids[text] = some
+            for key, some in compact.items():
+                if key not in self._ids:
+                    self._ids[key] = some
                     self._left -= len(some)
             while self._left < 0:
                 _, some = self._ids.popitem(last=False)
                 self._left += len(some)
 
 
-def _windows(ids: list[int], room: int) -> list[list[int]]:
+def _windows(ids: Sequence[int], room: int) -> list[Sequence[int]]:
     """Return windows of `room` ids that cover all of them, the last one full."""
     if len(ids) <= room:
         return [ids]

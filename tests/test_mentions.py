@@ -141,6 +141,37 @@ def test_a_paraphrase_that_shares_most_of_a_form_is_found() -> None:
     assert said("脚趾头都黑得跟炭似的了") == [("脚趾头都黑得跟炭", "足趾发黑", False)]
 
 
+@pytest.mark.parametrize(
+    ("text", "term"),
+    [("恶新", "恶心"), ("腿中了", "下肢水肿"), ("便密三天", "便秘"), ("心荒", "心悸"), ("腰通", "腰痛")],
+)
+def test_a_short_form_is_found_in_characters_of_the_same_sound(text: str, term: str) -> None:
+    assert term in [found for _, found, _ in said(text, LEXICON)]
+
+
+@pytest.mark.parametrize("text", ["前阵子很忙", "有糖果", "发言稿", "脱鞋进屋", "晨间新闻"])
+def test_usual_words_are_no_mistyped_forms(text: str) -> None:
+    assert said(text, LEXICON) == []
+
+
+@pytest.mark.parametrize(
+    "clause",
+    ["跟木墙似的", "扣子都扣不上", "越写越小", "走路得扶着墙", "feels like a mask", "keeps dropping pencils"],
+)
+def test_a_clause_that_describes_a_complaint_is_one_beside_another_but_not_by_itself(clause: str) -> None:
+    latin = clause.isascii()
+    text = f"dizzy for days, it {clause}" if latin else f"头晕好几天了，手{clause}"
+    assert said(text, LEXICON)[1:]
+    assert said("网页打不开，越刷越慢", LEXICON) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "term"), [("夜里睡得着", "失眠"), ("饭照吃", "食欲减退"), ("can still walk", "行走困难")]
+)
+def test_what_somebody_can_do_denies_that_they_cannot(text: str, term: str) -> None:
+    assert (term, True) in [(found, opposite) for _, found, opposite in said(text, LEXICON)]
+
+
 def test_the_words_that_differ_decide_that_it_is_none() -> None:
     assert said("脚趾头白得像纸") == []
 
@@ -182,6 +213,11 @@ def test_folding_keeps_the_place_of_every_character(text: str) -> None:
         "又酸又",
         "need to pee",
         "倒是",
+        "像",
+        "往外",
+        "腿中",
+        "一动就",
+        "越来越",
     ],
 )
 def test_finding_mentions_takes_linear_time_on_100_kilobytes(unit: str) -> None:

@@ -76,6 +76,10 @@ def test_a_temperature_is_told_in_degrees_celsius(text: str, value: float) -> No
     assert values(text) == [("temperature", value)]
 
 
+def test_once_a_fever_was_spoken_of_a_bare_number_with_a_tenth_is_a_temperature() -> None:
+    assert values("早上量38.2，吃了药下午36.8") == [("temperature", 38.2), ("temperature", 36.8)]
+
+
 @pytest.mark.parametrize("text", ["今天天气38度", "气温三十九度", "40度白酒", "我38岁", "38天了", "近视400度", "39周"])
 def test_other_degrees_and_numbers_are_no_temperature(text: str) -> None:
     assert values(text) == []

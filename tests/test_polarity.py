@@ -181,6 +181,64 @@ def test_what_is_suspected_is_possible(text: str) -> None:
     assert set(said(text).values()) == {"possible"}
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("头痛量了两次都没有", "absent"),
+        ("头痛这些倒没听他提", "absent"),
+        ("头痛嘛，没有的", "absent"),
+        ("头痛？不存在的", "absent"),
+        ("头痛不至于吧", "absent"),
+        ("头痛呒没", "absent"),
+        ("headache though? zero", "absent"),
+        ("headache none so far", "absent"),
+        ("(-) headache", "absent"),
+        ("头痛有没有我没注意", "possible"),
+        ("头痛好像也有一点", "possible"),
+        ("头痛不知道算不算", "possible"),
+        ("headache maybe?", "possible"),
+        ("头痛是年轻时候的事了", "past"),
+        ("头痛去年犯过一次", "past"),
+        ("头痛上次有过，这次没有", "past"),
+        ("头痛以前很严重现在不会", "past"),
+        ("昨天头痛，今天好了", "past"),
+        ("headache once years ago", "past"),
+        ("hx of headache", "past"),
+        ("头痛一点办法都没有", "present"),
+        ("头痛吃药没用", "present"),
+        ("头痛查了原因没有", "present"),
+        ("头痛几秒就没了", "present"),
+        ("从来没有这么头痛过", "present"),
+        ("never had headaches this bad", "present"),
+    ],
+)
+def test_the_rest_of_its_clause_says_what_a_finding_is(text: str, status: str) -> None:
+    assert list(said(text).values())[:1] == [status]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("头晕，我爸也咳嗽", "family"),
+        ("头晕，同事咳嗽传给我的", "family"),
+        ("dizzy, grandpa coughs too", "family"),
+        ("妈妈头晕，她自己说咳嗽", "present"),
+        ("头晕，周围红一圈，咳嗽", "present"),
+        ("头晕，我妈说咳嗽", "present"),
+    ],
+)
+def test_a_relative_who_is_not_the_patient_is_family(text: str, status: str) -> None:
+    assert list(said(text).values())[-1] == status
+
+
+def test_an_attack_that_was_over_some_minutes_later_is_past() -> None:
+    assert set(said("筷子掉了，嘴歪，十来分钟又好了").values()) == {"past"}
+
+
+def test_all_in_a_list_over_commas_is_denied_together() -> None:
+    assert said("发烧，头痛，拉肚子都没有") == dict.fromkeys(("发烧", "头痛", "拉肚子"), "absent")
+
+
 def test_a_contrary_says_that_the_term_is_absent_and_a_denied_contrary_that_it_is_present() -> None:
     lexicon = SymptomLexicon([LexiconEntry(term="食欲减退", opposite=("胃口好",)), LexiconEntry(term="发热")])
     assert [f.status for f in findings("胃口好", lexicon)] == ["absent"]
@@ -226,6 +284,11 @@ def test_a_denial_within_words_is_that_of_their_last_clause(words: str, denied: 
         " ",
         "头痛 ",
         "no fever, ",
+        "头痛是也就都",
+        "头痛以前",
+        "头痛好像",
+        "头痛，今天",
+        "头痛，爸",
     ],
 )
 def test_findings_take_linear_time(unit: str) -> None:

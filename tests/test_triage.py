@@ -198,6 +198,27 @@ def test_a_pattern_may_hold_a_denial_itself() -> None:
     assert fired("she won't wake up", using) == {"a-rule": ["won't wake"]}
 
 
+def test_an_english_pattern_begins_at_a_words_start() -> None:
+    using = flags(rule(("~raped|ate (?:the )?pills",)))
+    assert fired("scraped my knee", using) == fired("plate pills", using) == {}
+    assert fired("i was raped", using) == {"a-rule": ["raped"]}
+    assert fired("孩子ate pills", using) == {"a-rule": ["ate pills"]}
+
+
+def test_a_text_about_no_patient_alarms_nobody() -> None:
+    using = RedFlags([rule(("胸痛",))], LEXICON, {"不是病人": ["~小说里"]})
+    assert fired("小说里的人胸痛", using) == {}
+    assert fired("看小说时胸痛", using) == {"a-rule": ["胸痛"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["我家狗抽搐了", "my cat is choking on a hairball", "写小说，角色被捅一刀，多久能恢复", "梦见自己不能呼吸"],
+)
+def test_pets_fiction_and_dreams_are_no_emergency(text: str) -> None:
+    assert FLAGS.triage(text).level != "emergency"
+
+
 @pytest.mark.parametrize(
     ("context", "yes", "no"),
     [

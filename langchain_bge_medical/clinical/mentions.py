@@ -38,6 +38,7 @@ _WORDS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "resources" / "
 # ------------------------------------------------------------------------------------- what may stand between two parts
 
 # Words that hold a character of a symptom and are none: they are hidden from finders 2, 4 and 5.
+_NO_TYPO = re.compile("|".join(_WORDS["no_typos"]).translate(SAME_LETTERS))
 _HARMLESS = re.compile("|".join(_WORDS["harmless"]))
 
 _N = r"(?:[0-9]{1,3}|[零一二两三四五六七八九十半几好多]{1,4})"
@@ -105,6 +106,7 @@ class MentionFinder:
         self._terms = _learn(entries)
         self._known = set(lexicon.entries)
         self._paraphrases = _Paraphrases(entries)
+        self._homophones = _Homophones(entries)
         folded_form.cache_clear()
 
     def find(self, text: str) -> list[Mention]:
@@ -118,8 +120,10 @@ class MentionFinder:
         chosen = self._with_values(plain, chosen, taken)
         chosen += self._courses(masked, taken, chosen)
         chosen += self._phrases(plain, masked, taken)
+        chosen += self._homophones.find(masked, taken)
         chosen += self._complaints(masked, taken, chosen)
         chosen = self._paraphrases.join(plain, chosen, self._known)
+        chosen += _descriptions(masked, chosen)
         chosen.sort(key=lambda m: m.start)
         return _in_text(chosen, offsets, len(text))
 
@@ -223,6 +227,12 @@ class MentionFinder:
         for match in _FINE.finditer(masked):
             if not any(taken[match.start() : match.end()]):
                 term = next(term for words, term in _FINE_TERMS if re.fullmatch(words, match["what"]))
+                found.append(Mention(term, match.start(), match.end(), opposite=True))
+                taken[match.start() : match.end()] = b"\1" * (match.end() - match.start())
+        for match in _ABLE.finditer(masked):
+            cannot = masked[max(0, match.start() - 2) : match.start()]
+            if not any(taken[match.start() : match.end()]) and not re.search("[不没未才]", cannot):
+                term = next(term for words, term in _ABLE_TERMS if re.compile(words).match(masked, match.start()))
                 found.append(Mention(term, match.start(), match.end(), opposite=True))
         for pattern, terms in ((_BETTER, _BETTER_TERMS), (_WORSE, _WORSE_TERMS)):
             for match in pattern.finditer(masked):
@@ -328,7 +338,7 @@ class MentionFinder:
 _FINE_TERMS = (
     ("体温|烧", "发热"),
     ("血压", "血压升高"),
-    ("听力|听声音|耳朵", "听力下降"),
+    ("听力|听声音|听嘢|听电话|听东西|耳朵", "听力下降"),
     ("视力|看东西|看字|看的|眼神", "视力下降"),
     ("眼睛", "眼痛"),
     ("食欲|胃口|吃饭|饭量|饭", "食欲减退"),
@@ -345,6 +355,7 @@ _FINE_TERMS = (
     ("月经|例假", "月经不规律"),
     ("胎动", "胎动减少"),
     ("走路|行走", "行走困难"),
+    ("手指活动|关节活动|活动", "活动受限"),
     ("手脚|胳膊腿|四肢|肢体活动", "肢体瘫痪"),
     ("吞咽|咽东西", "吞咽困难"),
     ("嗓子|喉咙|咽喉", "咽痛"),
@@ -365,14 +376,91 @@ _FINE_TERMS = (
     ("脖子", "颈部疼痛"),
     ("关节", "关节疼痛"),
     ("皮肤", "皮疹"),
+    (r"\bbreath(?:e|ing)", "呼吸困难"),
+    (r"\b(?:eating|appetite)", "食欲减退"),
+    (r"\bsleep(?:s|ing)?", "失眠"),
+    (r"\b(?:vision|sight|eyesight)", "视力下降"),
+    (r"\bhearing", "听力下降"),
+    (r"\b(?:bowels?|poops?|stools?)", "便秘"),
+    (r"\b(?:pee|urine|bladder)", "排尿困难"),
+    (r"\b(?:mood|spirits?)", "情绪低落"),
+    (r"\b(?:energy|strength)", "乏力"),
+    (r"\b(?:balance)", "步态不稳"),
+    (r"\b(?:memory)", "记忆力减退"),
+    (r"\b(?:bp|blood pressure)", "血压升高"),
+    (r"\b(?:pulse|heart rate)", "心悸"),
+    (r"\bperiods?", "月经不规律"),
+    (r"\b(?:temp|temperature)", "发热"),
+    (r"\bgrip", "握力下降"),
+    (r"\bweight", "体重下降"),
+    (r"\b(?:walks?|walking)", "行走困难"),
+    (r"\b(?:speech|talks?|talking)", "言语不清"),
+    ("功课", "成绩下降"),
+    ("屎尿|拉尿|□□便", "大小便失禁"),
 )
 # Every repetition is bounded, so that a text of adverbs takes no longer than another.
 _FINE = re.compile(
     rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
-    r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前|原来)){0,4}"
+    r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前"
+    r"|原来)){0,4}"
     r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
-    r"|没变|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥|没什么|好好的|好着|如常|(?:一样|差不多|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
+    r"|(?:控制住|降下来|降下去|下来|降)了|(?:'s)?\s?(?:(?:is|are|was|still|just|perfectly"
+    r"|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
+    r"|ok(?:ay)?|good|well|unchanged)\b"
+    r"|没变(?=[，。；！？\n\s]|$)|没受?[到啥什么]{0,3}影响|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥"
+    r"|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多"
+    r"|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
+# What somebody can do: 睡得着, 能自己走.
+_ABLE_TERMS = (
+    ("睡的(?:着|下)(?!才)", "失眠"),
+    (
+        "吃的(?:下|进)|喝的(?:下|进)|[奶饭](?:量)?(?:倒|还|都|也|倒是)?照[喝吃]|饭量(?:倒|也|还)?没[减少变小]|胃口(?:倒|也|还)?没变",
+        "食欲减退",
+    ),
+    (
+        "能自己走|能下地|走的[稳动了]|走路(?:倒|还|也)?(?:稳|利索|没事)"
+        "|can (?:still )?(?:walk|run|stand|bear weight|put weight on)",
+        "行走困难",
+    ),
+    (
+        "(?:手|脚|腿|胳膊|手脚|指头|四肢)(?:都|还|也)?能(?:动|抬|举|弯|伸)|[抬举]的起(?:来|胳膊|手)?"
+        "|can (?:still )?(?:move|lift|bend|raise|wiggle)",
+        "肢体活动受限",
+    ),
+    ("弯的下(?:腰)?", "腰部活动受限"),
+    ("(?:腹部?|肚子|肚皮)(?:是|平|摸着)?软的?(?=[，。；]|$)|abdomen soft", "腹肌僵硬"),
+    ("(?:脖子|颈)(?:部)?(?:是)?(?:能动|软的?(?=[，。]|$)|能转)|neck (?:is )?supple", "颈强直"),
+    ("[站立]的[稳住]", "站立不稳"),
+    ("躺的平|能(?:平)?躺(?:平)?|平躺没事", "端坐呼吸"),
+    ("[尿解]的出|尿尿?(?:倒|还|也)?顺|pee(?:s|ing)? (?:normally|fine|ok)", "排尿困难"),
+    ("[拉排]的出|大便(?:倒|还|也)?(?:一天一次|成形|正常|规律)", "便秘"),
+    ("[喘透]的上(?:气)?|呼吸(?:倒|还|也)?(?:匀|稳)", "呼吸困难"),
+    ("(?:话)?说的(?:清楚?|出|利索)|舌头不打(?:卷|结)|speech is (?:clear|normal|fine)", "言语不清"),
+    (
+        "(?:神志|神智|人|意识|脑子)(?:倒|还|也|是|都)*(?:清醒|清楚|明白|清)(?:的)?|叫的(?:应|醒)"
+        "|alert and|awake and alert",
+        "意识障碍",
+    ),
+    ("记的(?:住|清)|认的(?:人|出|清人)|记性(?:倒|还|也)*(?:好|行)", "记忆力减退"),
+    (
+        "(?:人|娃|孩子|宝宝)(?:倒|还|也|挺|很|是)*(?:精神(?![病科不差分])|活泼|活跃)"
+        "|[玩耍](?:的|得)?(?:挺|很|好)?(?:欢|好)|反应(?:倒|还|也|都)*(?:好|灵)|playful|active and",
+        "精神萎靡",
+    ),
+    ("咽的(?:下|进)|吞的下|喝水不呛|吃(?:东西|饭)不噎|can swallow", "吞咽困难"),
+    ("闻的(?:到|出|见)", "嗅觉减退"),
+    ("(?:手|手上|胳膊|腿)(?:上)?(?:还|也|都|倒)*有(?:劲|力)|力气(?:倒|还|也)?没减|strength is", "肢体无力"),
+    ("不哭不闹|好哄|(?:人|她|他|娃|孩子)(?:倒|倒是|也|还)*不闹", "哭闹不安"),
+    ("哭声(?:响|洪)亮?", "哭声尖"),
+    ("afebrile|temp (?:is |was )?normal", "发热"),
+    ("heart rate (?:is |was )?normal|hr normal", "心悸"),
+    ("bp (?:is |was )?normal", "血压升高"),
+    ("(?:eat|drink)(?:s|ing)? (?:and drinking )?(?:well|ok(?:ay)?|fine|normally)|fine with food", "食欲减退"),
+    ("mood is (?:fine|good|ok)", "情绪低落"),
+    ("energy is (?:fine|good|ok)", "乏力"),
+)
+_ABLE = re.compile("|".join(f"(?:{words})" for words, _ in _ABLE_TERMS))
 _BETTER = re.compile(
     r"(?:动一动|动动|活动(?:一下|开|活动)?|走一?走|歇歇|歇一?(?:会儿?|下)|休息(?:一下|一?会儿?)?"
     r"|躺(?:下|平|一会儿?|着)|坐(?:下|起来|着)|蹲(?:下|着)|弯腰|前倾|身子往前|抱着?膝盖"
@@ -412,7 +500,7 @@ _WORSE_TERMS = (
 
 def _affirms(form: str) -> bool:
     """Return whether a contrary affirms a complaint of its own: 痰是黄的, said to be the contrary of 白色黏痰."""
-    if re.search(r"[不没无]|正常|好|稳|成形", form):
+    if re.search(r"[不没无软]|正常|好|稳|成形", form):
         return False
     # 咳嗽有痰 is said of the cough, and no denial of 干咳 that a patient would hear.
     return bool(re.search(r"[痛痰汗](?!.*[退消少净减])|尿多|低烧|更重|咳一声", form)) or (
@@ -433,6 +521,8 @@ def _form_end(plain: str, start: int, at: int) -> int | None:
         if suffix is None:
             return None
         at = suffix.end()
+    if plain[at - 1] == "好" and plain[at : at + 1] in tuple("像几多久"):  # 听力好像差了点
+        return None
     return None if plain.startswith("喘气", at - 1) else at
 
 
@@ -528,6 +618,135 @@ class _Paraphrases:
         return best
 
 
+# -- 7: words typed as others that sound alike
+
+# Which characters sound alike, without tones, -n like -ng and sh- like s-, as many people type and speak them.
+_SYLLABLES: dict[str, str] = {
+    char.translate(SAME): syllable
+    for syllable, chars in json.loads(
+        (Path(__file__).parents[1] / "resources" / "syllables.json").read_text("utf-8")
+    ).items()
+    for char in chars
+}
+_USUAL = frozenset(
+    "的都是有样一二两三四五六七八九十手脚头可先儿为又也就要着没不我你他她它这那个只总被跟们长多大小上下里后内以而但和及与或在到地了过起来去出入"
+    "会能眼脸皮嘴尿血红白黑黄青奶家说看时年天月日号点分次回妈爸人什么怎几很最太更还再已经把给让叫从向往对比像使正带打拿吃喝"
+)  # characters that somebody means
+_ALIKE = (2, 3, 4)  # characters of a form that may be mistyped
+_MISTYPED = {2: 1, 3: 1, 4: 2}  # and how many of them
+
+
+class _Homophones:
+    """Finds short forms in which a character or two are others of the same sound: 恶新 for 恶心, 腿中 for 腿肿."""
+
+    def __init__(self, entries: Iterable[LexiconEntry]) -> None:
+        self._forms: defaultdict[tuple[str, ...], list[tuple[str, _Form]]] = defaultdict(list)
+        usual: dict[str, list[str]] = _WORDS["typed_often"]
+        for entry in entries:
+            for form in map(folded_form, dict.fromkeys((entry.term, *usual.get(entry.term, ())))):
+                if len(form) in _ALIKE and (key := self._key(form)):
+                    self._forms[key].append((form, _Form(entry.term, opposite=False)))
+        self._begins = {key[0] for key in self._forms}
+
+    @staticmethod
+    def _key(words: str) -> tuple[str, ...] | None:
+        syllables = tuple(_SYLLABLES.get(char, "") for char in words)
+        return syllables if all(syllables) else None
+
+    def find(self, masked: str, taken: bytearray) -> list[Mention]:
+        """Return what nothing else explains; marks it in `taken`."""
+        found = []
+        heard = [_SYLLABLES.get(char, "") for char in masked]
+        i = 0
+        while i < len(masked):
+            if not taken[i] and heard[i] in self._begins and (mention := self._at(masked, heard, taken, i)):
+                found.append(mention)
+                taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
+                i = mention.end
+            else:
+                i += 1
+        return found
+
+    def _at(self, masked: str, heard: list[str], taken: bytearray, i: int) -> Mention | None:
+        for length in reversed(_ALIKE):
+            end = i + length
+            if end > len(masked) or any(taken[i:end]):
+                continue
+            for form, value in self._forms.get(tuple(heard[i:end]), ()):
+                wrong = [b for a, b in zip(form, masked[i:end], strict=False) if a != b]
+                if (
+                    0 < len(wrong) <= _MISTYPED[length]
+                    and not _USUAL.intersection(wrong)
+                    and not _NO_TYPO.match(masked, i)
+                ):
+                    return Mention(value.term, i, end, value.opposite)
+        return None
+
+
+_SITE_OF: dict[str, str] = {
+    word.translate(SAME): part
+    for key in ("body_parts", "body_parts_en")
+    for part, words in _WORDS[key].items()
+    for word in words
+}
+_CHINESE_SITES = _alternatives(word for word in _SITE_OF if not word.isascii())
+_LATIN_SITES = _alternatives(word for word in _SITE_OF if word.isascii())
+
+
+# -- 8: descriptions
+
+_DESCRIBED = "其他表现"  # what no term says
+_DESCRIPTIONS = re.compile(
+    "|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"])
+    .translate(SAME_LETTERS)
+    .replace("…", "[^，。；、]{0,6}")
+)
+_DESCRIPTIONS_EN = re.compile(rf"\b(?:{'|'.join(_WORDS['descriptions_en'])})")
+# A part of the body, and anything but that it is well.
+_SITE_SAID = re.compile(
+    rf"(?:{_alternatives(w for w in _SITE_OF if not w.isascii() and len(w) > 1)})(?![^，。；]{{0,8}}(?:正常|没事"
+    rf"|没问题|好好的|还好|还行|好了|好的|干净|光光的?|利索))[^，。；、]{{1,12}}"
+)
+_SITE_SAID_EN = re.compile(
+    rf"\b(?:{_LATIN_SITES})\b(?! (?:is|are|was|looks?|feels?|seems?)? ?(?:fine|normal|ok|okay|clear|good|alright"
+    rf"|back to normal)\b)(?: [a-z'-]+){{1,6}}"
+)
+_SITE = re.compile(rf"{_CHINESE_SITES}|\b(?:{_LATIN_SITES})\b")
+_DENIED_IN = re.compile(r"[不没无未]|n't\b|\b(?:no|not|never|without|none)\b")
+_NO_DESCRIPTION = re.compile("|".join(_WORDS["no_descriptions"]).translate(SAME_LETTERS))
+_STRETCH = re.compile(r"(?:[^，。；？！?!\n….]|\.(?=\d))+")
+_LONGEST_STRETCH = 160
+_REACH = 6  # characters between a mention and the clause that paints it
+
+
+def _descriptions(masked: str, chosen: list[Mention]) -> list[Mention]:
+    """Return what clauses without a mention describe, in a text that speaks of a symptom or of a part of the body.
+
+    A comparison (`像踩在棉花上`), what somebody can do no more (`扣子都扣不上`), what will not stop or grows: no term
+    says it, but it is a complaint.
+    """
+    spoken = sorted(chosen, key=lambda m: m.start)
+    ends = [mention.end for mention in spoken]
+    found = []
+    for clause in _STRETCH.finditer(masked):
+        start, end = clause.span()
+        i = bisect.bisect_right(ends, start)
+        if (i < len(spoken) and spoken[i].start < end) or end - start > _LONGEST_STRETCH:
+            continue
+        latin = clause.group().isascii()
+        match = (_DESCRIPTIONS_EN if latin else _DESCRIPTIONS).search(masked, start, end)
+        if match is None and spoken and not _DENIED_IN.search(clause.group()):
+            match = (_SITE_SAID_EN if latin else _SITE_SAID).search(masked, start, end)
+        if match is None or _NO_DESCRIPTION.search(clause.group()):
+            continue
+        # What only paints what the clause before it says: 一大块红,跟泼了墨水一样.
+        if match.start() == start and masked[start] in "像跟" and i and start - ends[i - 1] <= _REACH:
+            continue
+        if spoken or _SITE.search(clause.group()):
+            found.append(Mention(_DESCRIBED, match.start(), match.end(), opposite=False))
+    return found
+
+
 def _align(form: str, text: str) -> tuple[int, int, int, str] | None:
     """Return how many characters of the form stand in the text in order, where the first and last do, and the rest."""
     matcher = difflib.SequenceMatcher(None, form, text, autojunk=False)
@@ -592,15 +811,6 @@ _VAGUE = frozenset(_WORDS["vague"])
 _ALSO: dict[str, list[str]] = _WORDS["also"]
 # What a complaint is called where no body part says more.
 _GENERIC: dict[str, str] = _WORDS["terms"]
-
-_SITE_OF: dict[str, str] = {
-    word.translate(SAME): part
-    for key in ("body_parts", "body_parts_en")
-    for part, words in _WORDS[key].items()
-    for word in words
-}
-_CHINESE_SITES = _alternatives(word for word in _SITE_OF if not word.isascii())
-_LATIN_SITES = _alternatives(word for word in _SITE_OF if word.isascii())
 
 
 def _named(kind: str) -> str:

@@ -29,6 +29,11 @@ _BARE_TEMPERATURE = re.compile(
     rf"|[三四]十[一二三四五六七八九]?(?:点[{_HAN}])?)"
     rf"(?![\d/度℃°.天岁周年个斤月小次多])"
 )
+# Once a fever or a thermometer was spoken of: 早上38.2,下午36.8.
+_LOOSE_TEMPERATURE = re.compile(
+    r"(?<![\d./])(?:3[5-9]|4[01])\.\d(?![\d%/.]|\s*(?:cm|kg|mm|公斤|斤|厘米|块|元|万|周|岁|倍))"
+)
+_FEVER_SPOKEN_OF = re.compile(r"烧|热|体温|温度|布洛芬|美林|量(?:了|出|的|是|着)?\s?3\d|fever|temp|thermometer")
 _FAHRENHEIT = re.compile(
     r"(?<![\d.])(?P<f>9[6-9](?:\.\d)?|10[0-7](?:\.\d)?)\s*(?:°\s*f\b|f\b|degrees f|fahrenheit|℉|华氏度|degrees)"
     r"|(?:fever|temp(?:erature)?)[^.,;\d]{0,14}(?P<f2>9[7-9]\.\d|10[0-7](?:\.\d)?)(?![\d/%])"
@@ -180,6 +185,10 @@ def _temperatures(plain: str) -> Iterator[Measurement]:
         said = to_number(match["bare"])
         if said is not None and 35 <= said <= 42.9 and not weather:
             yield Measurement("temperature", said, match.start("bare"), match.end("bare"))
+
+    if not weather and _FEVER_SPOKEN_OF.search(plain):
+        for match in _LOOSE_TEMPERATURE.finditer(plain):
+            yield Measurement("temperature", float(match.group()), *match.span())
 
 
 def _pressures(plain: str) -> Iterator[Measurement]:

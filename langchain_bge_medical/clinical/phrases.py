@@ -23,6 +23,10 @@ _HIDDEN = re.compile("□+")
 _DENIES = re.compile(r"n['’]t|\bno\b|\bnot\b|\bnever\b|\bwithout\b")
 
 
+# 视力没受影响 says nothing of 视力没.
+_UNCHANGED = re.compile("受|变|影响|问题|事|啥|什么|减|少|掉|毛病|异常|增|涨|降|下降|退|坏|耽误|怎么")
+
+
 class Phrase(NamedTuple):
     """Where a text says a term; offsets into the folded text."""
 
@@ -52,6 +56,8 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
         for match in pattern.finditer(folded):
             start, end = match.span()
             if end == start or (language == "en" and start and folded[start - 1].isalnum()):
+                continue
+            if folded[end - 1] in "没不" and _UNCHANGED.match(folded, end):
                 continue
             if masked is not None and "□" in masked[start:end]:
                 hidden = _HIDDEN.finditer(masked, max(0, start - 4), min(len(masked), end + 4))

@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 # What ends the reach of every word before it.
 _CLAUSE_END = re.compile(
-    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|只是|就是|却|可是|而是|而且|\bbut\b|\bthough\b"
+    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)就是|却|可是|而是|而且|\bbut\b|\bthough\b"
     r"|\bhowever\b|\bjust\b|\bonly\b"
 )
 # A comma ends a denial in people's everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record
@@ -35,23 +35,33 @@ _CLAUSE_END = re.compile(
 _COMMA = re.compile(r"[，,]")
 _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
-_LIST = re.compile(r"(?:[、和或及与跟\s/]|或者|以及)*")
+_LIST = re.compile(r"(?:[、和或及与跟\s/]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
-    r"|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
+    r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed"
+    r"|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b"
+    r"|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
 # Two denials affirm.
 _DOUBLE = re.compile(
     r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
     r"|并非(?:没有?|不)|不(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
-    r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不|没)能说[^，。]{0,6}?(?:不|没有?)"
+    r"|哪[天次回][能会]?不|(?:从来|以前|之前)?没有?过?(?:这么|这样|那么|如此|像这)|\bnot a (?:day|night|minute"
+    r"|moment)[^.,;]{0,10}without"
+    r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不"
+    r"|没)能说[^，。]{0,6}?(?:不|没有?)"
     r"|(?:can['’]t|cannot|can not|unable to|couldn['’]t)[^.,;]{1,40}?without"
     r"|说不[^，。]{0,4}(?:那|都|才)?是(?:假|骗)|\bnot that i don['’]t\b"
     r"|\bnot that (?:i|he|she) do(?:es)?n['’]t\b|\bcan['’]t say i don['’]t\b"
 )
 # Words that deny though they hold what looks like no denial.
-_HARDLY = re.compile(r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|\bfree (?:of|from)\b|\bnothing\b")
+_HARDLY = re.compile(
+    r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
+    r"|见|出)来?(?=$|什么|任何|有)"
+    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b"
+    r"|(?:\b(?:stopped|quit)|(?<!can )\b(?:rarely|seldom|hardly)|(?<!\d)\b0)\s*(?=$)"
+)
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
     r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
@@ -59,7 +69,8 @@ _PSEUDO = re.compile(
     r"|没查(?!出|到)|没量|没敢"
     r"|没有?(?:见好|好转|缓解|效果|用|作用|改善|办法|规律|力气|精神|胃口|减轻|好)"
     r"|不仅|不但|不光|不只|不单|不得不|不由得|不知道?|不晓得|不清楚|不确定|不一定|不管|不论|不小心|不久"
-    r"|不同|不断|不停|不住|不止|不间断|不歇"
+    r"|(?P<aa>[^，,。；;!！?？\s])[不没](?P=aa)|不太?敢?能?(?:肯定|确定)|不太清楚"
+    r"|莫不是|莫非|备不住|保不齐|不同|不断|不停|不住|不止|不间断|不歇"
     r"|不见好|不见效|不缓解|不管用|不起作用|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服"
     r"|不安|不适|不行|不对|不能|不敢|不想|不愿|不肯|不让"
     r"|不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会"
@@ -70,18 +81,23 @@ _PSEUDO = re.compile(
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
     r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
-    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter)\b"
+    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
+    r"|peace)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
 # After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽", "没有发烧只流鼻涕".
 _RESTART = re.compile(
     r"有|还|也|出现|总|老是|老|一直|突然|忽然|现在|最近|这次|今天|只|光|仅|反而|倒是(?!没|不)|就|主要"
-    r"|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
+    r"|的时候|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
 )
 _POSSIBLE = re.compile(
-    r"可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕|害怕是|万一|如果|要是|假如"
-    r"|估计|大概是|也许|说不定|恐怕|貌似|不排除|考虑"
+    r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
+    r"|害怕是|万一|如果|要是|假如"
+    r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定"
+    r"|恐怕|貌似|不排除|考虑"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
+    r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b"
+    r"|^\s*\?\s"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
 _POSSIBLE_AFTER = re.compile(
@@ -94,50 +110,70 @@ _NOW_WORDS = (
     r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
 )
 _PAST_WORDS = (
-    r"以前|曾经|曾|既往|小时候|从前(?!天)|早前|(?<![从自打])(?:去年|前年|上次|上回|上个?月|上周|上星期"
+    r"以前|曾经|曾|既往|(?:前一?阵子?|前段时间|前段日子)(?!开始|起|就|到现在)|老早|早先|当年(?!龄)|上一回|读(?:书"
+    r"|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回"
+    r"|上个?月|上周|上星期"
     r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
     r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|先是|起初|一开始|原先|原来"
-    r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|病史|\bused to\b"
-    r"|\bhistory of\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
+    r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
+    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
+    r"|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
 # What is only supposed, so that its contrary is, too.
 _SUPPOSED = re.compile(r"如果|要是|假如|万一|倘若|\bif\b")
 _RELATIVES = (
-    r"(?:父亲|母亲|爸爸|妈妈|爸|妈|爹|娘|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿公|阿婆|爹爹|家里人|家人|家里"
+    r"(?:[娃孩][子儿]?他[爸妈爹娘]|老板|领导|上司|父亲|母亲|爸爸|妈妈|[老阿俺]?(?:爸|妈|爹|娘)|爷爷|奶奶|外公|外婆"
+    r"|姥姥|姥爷|阿公|阿婆|阿嬷|阿爷|爹爹|家里人|家人|家里"
+    r"|[大二三小]?(?:舅妈|舅母|姑妈|姑父|姨妈|姨父|姨夫|婶婶|伯父|伯母|伯|舅|姑|叔|婶)|公公|婆婆|岳[父母]|丈母娘"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
     r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)"
-    r"|舅舅|叔叔|伯伯|姑姑|姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|村里[^，,。]{0,3}|别人|人家)"
+    r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|村里[^，,。]{0,3}"
+    r"|别人|人家)"
+)
+_KIN_EN = (
+    r"(?:everyone|everybody|husband|wife|dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate"
+    r"|classmate|co-?worker|colleague|grandm(?:a|other)"
+    r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boss|neighbou?r|twin|niece|nephew)s?"
 )
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
     rf"(?P<others>(?:我们?|俺|咱|我家|我们家|他|她)?(?:的)?(?<![\w]){_RELATIVES}"
     rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们|旁边|那|身边|一起)|她"
-    r"|\b(?:my|his|her) (?:dad|father|mom|mum|mother|sister|brother|wife|husband|son|daughter|kid|child"
-    r"|friend|roommate|coworker|grandma|grandpa|grandmother|grandfather|aunt|uncle|partner|boss"
-    r"|neighbou?r)\b|\bcolleague\b|\bs?he\b)"
+    rf"|\b(?:my|his|her|our) (?:{_KIN_EN}|son|daughter|kid|child|baby|toddler|wife|husband)\b|\bcolleague\b|\bs?he\b)"
     r"|(?P<teller>(?:我|俺)(?:(?:现在|也|都|就|还|真|又|先|当时|该|应该)*(?:想|要|该|怎么|担心|怕|害怕"
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
     r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?:次|回|[几两]天|腰|头|肚|嗓|胸|腿|手)|倒是?))"
-    r"|(?P<self>我家这[个位]|我自己|本人|自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|(?P<self>我家这[个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
+    r"|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 _SELF_WELL = re.compile(
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
     r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
-    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
+    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
+    r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _BACKWARD = re.compile(
-    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来|自己){0,4}"
-    r"(?:退|停|止住|止|好|消|不见|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
-    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?|\s*(?:症状|感)?(?:消失|全消)"
+    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来"
+    r"|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨|彻底|全部){0,4}"
+    r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦"
+    r"|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
+    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)"
+    r"|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
+    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?"
+    r"|\s*(?:症状|感)?(?:消失|全消)"
+    r"|(?:嘛|呢|的话|吧|这个)?\s*[，,]\s*(?:(?:量过|查过|看过|问过|摸过|听过|试过|量了|查了|问了)[，,])?(?:那"
+    r"|这个?)?(?:倒是?|还|真|确实|可){0,3}(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;！!\n]|$)"
+    r"|\s*没(?:再)?犯过?(?=[、，,。；;!！\s\n]|$)"
     r"|\s*亦?[无冇](?=[、，,。；;!！\s\n]|$)|\s*唔多(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都){0,3}(?:消失|没有|没|退|消|(?<![吞咽吃喝瘦烂坏掉摔跌倒])下去)了(?!好转)"
+    r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都){0,3}(?:消失|没有|没|退|消"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])下去)了(?!好转)"
     r"|不明显|谈不上|说不上|算不上|不算|不严重"
     rf"|{_AFTER_WORDS}(?:倒是?|也|就|是|还|从来?|一直|目前|现在|都|暂时|确实|真|却)*(?:没有?|冇|无|木有"
     r"|没得|莫得|呒没|未)(?:[过了的得]|出现过?|发生过?|有过|见过?|发现过?"
@@ -148,11 +184,20 @@ _BACKWARD = re.compile(
 )
 # The answer to a question that the patient repeats: "问我有没有盗汗,我说没有", "睡不着吗?不是".
 _ANSWERED = re.compile(
-    r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇|不)(?=[、，,。；;!！\n]|的|$)"
+    r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇"
+    r"|不)(?=[、，,。；;!！\n]|的|$)"
+    r"|\s*[?？]\s*(?:没有|没|不存在|冇|无|不会|谈不上)(?:的|啊|了|呢|哈)*(?=[、，,。；;!！\n]|$)"
+    r"|\s*[?？]\s*(?:no|nope|none|nah|zero|never|nil|negative|not (?:really|at all|yet))\b"
+)
+_ASKED = re.compile(
+    r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；;!！\n]|$)"
+    r"|[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b"
 )
 _NEITHER = re.compile(
-    rf"{_AFTER_WORDS}(?:啥的|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都|哪样都|什么的都)(?:没有?|无|冇|不存在|不明显)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
+    rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?"
+    rf"|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
+_TOUCHING = re.compile(r"[、和或及与跟]?|或者|\s?/\s?|\s(?:or|and)\s")
 _HEALED = re.compile(
     r"[^，,。；不才没\s]{0,4}(?:已经?|早|都|自己|后来)+好了"
     r"|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
@@ -204,18 +249,43 @@ class Reading:
         self._ends = [mention.end for mention in mentions]
         self._teller_is_ill = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
         found = []
+        commas = False  # and may hold commas
         all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
         for i in reversed(range(len(mentions))):
             mention = mentions[i]
             if all_denied:
-                all_denied = bool(_LIST.fullmatch(self._plain, mention.end, mentions[i + 1].start))
-            all_denied = all_denied or bool(_NEITHER.match(self._plain, mention.end, mention.end + _AFTER))
-            status = self._status(contexts[i], mention.end, denied=all_denied)
+                all_denied = self._goes_on(mentions, i, commas=commas)
+            if not all_denied:
+                neither = _NEITHER.match(self._plain, mention.end, mention.end + _AFTER)
+                all_denied = bool(neither)
+                # 发烧,头疼,拉肚子都没有: one thing in the last clause cannot be "all"
+                commas = all_denied and not self._goes_on(mentions, i - 1, commas=False)
+            following = mentions[i + 1].start if i + 1 < len(mentions) else len(self._plain)
+            status = self._status(contexts[i], mention.start, mention.end, following, denied=all_denied)
             supposed = contexts[i].supposed and status == "possible"
-            if mention.opposite and not supposed and status in ("present", "possible", "absent"):
+            if _either(self._plain, mention, mentions[i - 1].end if i else 0):
+                status = "possible"
+            elif not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end]):
+                status = "absent"
+            elif mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
             found.append(Finding(mention.term, mention.start, mention.end, status))
+            if status == "absent" and not all_denied and not contexts[i].denied and not mention.opposite:
+                # 怕风怕水倒没有
+                touching = i > 0 and _TOUCHING.fullmatch(self._plain, mentions[i - 1].end, mention.start)
+                all_denied, commas = bool(touching), False
         self.findings = _over(self._plain, _once(self._plain, found[::-1]))
+
+    def _goes_on(self, mentions: Sequence[Mention], i: int, *, commas: bool) -> bool:
+        """Return whether mention `i` stands in a list with the one behind it."""
+        if i < 0:
+            return False
+        end, start = mentions[i].end, mentions[i + 1].start
+        if _LIST.fullmatch(self._plain, end, start):
+            return True
+        bare = i == 0 or _STOP.search(self._plain, mentions[i - 1].end, mentions[i].start)
+        opens = not mentions[i].start or _STOP.match(self._plain, mentions[i].start - 1)
+        return bool(commas and bare and opens and _STOP.fullmatch(self._plain, end, start))
 
     def status(self, start: int, end: int) -> Status:
         """Return what is said of `text[start:end]`, whatever it is.
@@ -232,26 +302,257 @@ class Reading:
             state = _State(end=start - _BACK)
         context, _ = _advance(self._plain, state, Mention("", start, end, opposite=False))
         neither = _NEITHER.match(self._plain, end, end + _AFTER)
-        return self._status(context, end, denied=neither is not None)
+        return self._status(context, start, end, len(self._plain), denied=neither is not None)
 
-    def _status(self, context: _Context, end: int, *, denied: bool) -> Status:
+    def _status(self, context: _Context, start: int, end: int, following: int, *, denied: bool) -> Status:
         plain, stop = self._plain, end + _AFTER
-        if denied or context.denied or _BACKWARD.match(plain, end, stop):
+        if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
+            context = context._replace(denied=False)
+        after = None if denied or context.denied else _told_after(plain, start, end, following)
+        if after == "absent" and context.possible and plain.startswith("没", end):
+            return "possible"  # 不确定烧没
+        if denied or context.denied or after == "absent":
             return "absent"
-        if context.who == "others" and self._teller_is_ill:
+        if after is None and _ASKED.match(plain, end, stop):
+            return "absent"
+        if after is None and _BACKWARD.match(plain, end, stop):
+            return "absent"
+        if context.kin or (context.who == "others" and self._teller_is_ill):
             return "family"
-        if context.when == "past" or _HEALED.match(plain, end, stop) or _PAST_AFTER.match(plain, end, stop):
+        stop = min(stop, max(following, end))
+        if (
+            context.when == "past"
+            or after == "past"
+            or _HEALED.match(plain, end, stop)
+            or _PAST_AFTER.match(plain, end, stop)
+        ):
             return "past"
-        if context.possible or _POSSIBLE_AFTER.match(plain, end, stop):
+        stop = end + _AFTER
+        if context.possible or after == "possible" or _POSSIBLE_AFTER.match(plain, end, stop):
             return "absent" if _ANSWERED.match(plain, end, stop) else "possible"
         return "present"
 
 
+# ------------------------------------------------------------------- what is said after a finding, in its own clause
+
+# A clause, which a number's point does not end.
+_REST = re.compile(r"(?:[^，,。；;!！?？\n….]|\.(?=\d))*")
+_TURN = re.compile(r"但|不过|可是|只是|就是|而且|然后|\bbut\b|\bthough\b|(?<=[^\x00-\x7f])\s+(?=[^\x00-\x7f])")
+_LONG_AGO = (
+    r"(?:上上?个?月|上上?周|上上?个?星期|上上?个?礼拜|上一?[次回]|上学期|去年|前年|大前年|旧年|以前|之前|从前|早前"
+    r"|早些年|早几年"
+    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?"
+    r"|读(?:书|大学|高中|初中|小学)的?时候?|上学时|当年|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?|上一回"
+    r"|.天那会儿?"
+    r"|[0-9一二两三四五六七八九十几半好多]{1,3}个?(?:年|月|周|礼拜|星期)多?[以之]?前)"
+)
+_SOME_TIME = (
+    rf"(?:{_LONG_AGO}|昨[天晚日夜儿]|前[天晚日]|大前天|琴[日晚]|寻[日晚]|前[两几]天|前些天"
+    rf"|[0-9一二两三四五六七八九十几]{{1,3}}天前)"
+)
+_OVER_NOW = (
+    r"(?:现在|如今|今天|今早|今日|这次|这回|这两天|这几天|今年|目前|已经|后来|早就?|自己|而家)(?:就|也|都|已经?|倒"
+    r"|还|反而)*"
+    r"(?:不(?!舒|适|好|行|得|知|晓|太好)|没(?!好|退|消|办)|冇|唔|无|好|退|消|停|恢复)"
+)
+_WAS = re.compile(
+    rf"[那这都也倒就的还只是在呢]{{0,4}}{_LONG_AGO}(?:的?时候?|那会儿?|那[次回阵]|里|间"
+    rf"|[吃怀喝][^，]{{1,3}}){{0,2}}[也倒就都还才只曾是]{{0,2}}"
+    r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕"
+    r"|肿)?过?了?(?:[一两几三四五]|好几)[次回阵趟场天]"
+    r"|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现)过|有|很?(?:严重|厉害)过?)(?:了|啦|吧|的|呢|而已)*"
+    rf"|.{{0,4}}{_SOME_TIME}.{{0,12}}?{_OVER_NOW}.{{0,6}}"
+    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?"
+    rf"|{_LONG_AGO}就?(?:治|养)?好(?:了|过)"
+    rf"|(?:病)?史(?:.{{0,6}}年)?|.{{0,3}}(?:好多|好几|几|多|[0-9一二两三四五六七八九十]{{1,3}})年都?没(?:再)?(?:犯"
+    rf"|有|发|来)(?:作|过)?了?"
+    r"|\s(?:when i was|back in|in the past|in (?:19|20)\d\d|back then|in (?:january|february|march|april|may|june"
+    r"|july|august|september"
+    r"|october|november|december))(?: (?:a |my )?\w+)?\s*|\s(?:before|previously)\s*"
+    r"|(?:\s(?:happened|was|were|only|just|but that was|that was|back|a while|about|like|some)){0,4}\s"
+    r"(?:once|only yesterday|last (?:week|month|year|spring|summer|fall|autumn|winter)|(?:\w+ ){0,2}(?:weeks?"
+    r"|months?|years?) ago"
+    r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|(?:my|his|her) (?:teens|youth|twenties|thirties|forties"
+    r"|fifties|\d0s)))(?: only| once| ago)*\s*"
+)
+_WAS_CLAUSE = re.compile(
+    rf"[，,]\s*[那这都也]{{0,2}}是?{_LONG_AGO}的?老?(?:事儿?|事情)了?(?=[，,。；;]|$)"
+    r"|[^，,。；;]{0,5}[，,](?:昨[天儿晚日]|今[天早儿]|前[天日]|后来|第.天|周.)[^，,。；;]{0,2}退了(?!又)"
+)
+_WAS_THEN = re.compile(rf".{{0,5}}{_SOME_TIME}(?!.{{0,3}}(?:开始|起|就)).{{0,10}}")
+_THEN_OVER = re.compile(
+    rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}"
+    rf"|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)"
+)
+_AGAIN_AND_AGAIN = r"[，,]\s*(?:一天|每|天天|反复|又|老|经常|来回|时好时坏|隔)"
+_OVER = re.compile(
+    r"[，,]\s*(?:但|不过|可|结果|然后)?(?:我|他|她|娃|人)?(?:今[天早儿日]|现在|如今|后来|下午|中午|晚上|第二天|目前"
+    r"|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
+    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来"
+    r"|下去)?了(?=[，,。；;!！]|$)(?!" + _AGAIN_AND_AGAIN + ")"
+)
+_EARLIER = re.compile(
+    r"昨[天晚儿夜日]|前[几两一][天日晚]|前[天晚日]|上周|上个?星期|上个?礼拜|早上|上午|中午|凌晨|刚才|那天|那晚"
+    r"|一?开始|刚开始|起先|先是|当时|之前|以前|来着"
+)
+# An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
+_ATTACK_OVER = re.compile(
+    r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|[半一]个?小时"
+    r"|半个?钟头?)(?:左右|后|以后)?(?:又|自己|才|慢慢)?"
+    rf"(?:好|过|恢复|缓过来|缓解|没事)了(?=[，,。；;!！]|$)(?!{_AGAIN_AND_AGAIN})"
+)
+_ADVERB = (
+    r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己"
+    r"|从来|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
+    r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
+)
+_NO_USE = (
+    r"(?!用|没完|没日|快没|[秒钟时天夜晚儿]就|查了(?!都|也|说|没|好|几|两|三)|什么[也都]|啥[也都]|办法|法子|效|好转"
+    r"|缓解|改善|力气|胃口|精神|规律|原因|时间|钱|停|断|关系|意识|反应|知觉|减轻|见好|医院|管用|睡|吃饭|锁|关门|劲"
+    r"|得|一样(?!没)"
+    r"|[要想敢能]|说话)"
+)
+_NOT_THERE = re.compile(
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上"
+    r"|不至于|没影|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?"
+    rf"|未触及|不沾边?"
+    r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见"
+    r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
+    r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
+    r"|这回事|的事|什么|任何|高|低|异常){0,3}"
+    rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
+    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone"
+    r"|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
+    r"|\W{0,3}(?:(?:symptoms?|spells?|attacks?|episodes?|finally|so far|yet|at all|i|i'?m|has|have|had|been|is|are"
+    r"|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
+    r"(?:never there|wasn['’]t there|(?:isn|aren)['’]t (?:happening|a thing)|not (?:noted|seen|found|reported)"
+    r"|passed|stayed away|denies|none|nope|no|nil|zero|absent|negative|denied|ruled out|never|not (?:really|at all"
+    r"|present|there|an issue|a problem|happening)|gone(?: away)?"
+    r"|resolved|went away|stopped|settled|cleared(?: up)?|neg|isn['’]t there|nowhere|ha(?:s|ve)n['’]t (?:come back"
+    r"|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
+    r"|any more|recently|lately))*\s*"
+)
+_NOT_DONE = re.compile(
+    rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
+    rf"|几次|多少)?"
+)  # 出血没出
+_UNSURE = (
+    r"(?:不知道|不晓得|不太?清楚|不[敢能太]?(?:肯定|确定)|不太确定|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?|不确定|不敢说"
+    r"|不好说|难说|记不清)"
+)
+_WHETHER = r"(?:有没有|是不是|算不算|是否|(?P<one>.)[没不](?P=one)过?)"
+_UNCLEAR = re.compile(
+    rf".{{0,8}}?{_WHETHER}.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
+    rf"|.{{0,6}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,2}}(?:有没有|是不是|算不算"
+    rf"|.[没不].)[的了呢也]{{0,2}}"
+    r"|(?:[我也都真还]|自己|倒){0,3}(?:说不清楚?|说不准|说不好|拿不准|吃不准|不[敢能太]?(?:肯定|确定)|不太(?:确定"
+    r"|清楚)|不敢说|不好说|难说)[的了呢也算是]{0,3}"
+    r"|.{0,6}?(?:有没有|是不是|算不算|.[没不].).{0,3}?(?:没(?:仔?细|太|怎么)?(?:注意|留意|量|测|看清?|数|查)|忘了看?)"
+    r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无|隐约|勉强"
+    r"|疑似|待查|我猜|算是|算有|是不是)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
+    r"|.{0,8}?(?:算不算|是不是[也就都]?算?|是否算?|有没有)[啊呢呀吗的]{0,2}"
+    r"|[^,.]{0,20}\b(?:maybe|perhaps|possibly|i think|i guess|i suppose|not sure|or something)\s*"
+)
+_UNCLEAR_NEXT = re.compile(r"\s*,\s*(?:maybe|i think|i guess|i['’]m not sure|not sure|perhaps)\s*(?=[?,.;!\n]|$)")
+_ONCE_BEFORE = re.compile(r"过(?:那么)?(?:[一两几三]|好几)[次回场]了?")
+_JUST = re.compile(r"[今昨刚这]|早上|晚上|半夜|前天|连着|已经")
+_MAYBE_INSIDE = re.compile(
+    r".(?:好[像象]|似乎|可能)(?!.{0,2}(?:[针刀火石压被裂要隔踩塞堵蒙卡戴灌炸虫]|蚂蚁|有(?:东西|块|人|个东西|什么|团"
+    r"|口)))"
+)
+
+
+def _told_after(plain: str, start: int, end: int, following: int) -> Status | None:
+    """Return what the rest of a finding's clause says of it: 出血倒没出, 头痛是年轻时候的事, 心慌有没有我没注意.
+
+    Args:
+        plain: The text in plain form.
+        start: Of the finding.
+        end: Of the finding.
+        following: Where the next finding begins; what follows that is said of it.
+
+    Returns:
+        The status that the words give, or `None` where they give none.
+    """
+    if end - start > 3 and (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
+        return "possible"
+    if following == end:
+        return None
+    rest = _REST.match(plain, end, end + _AFTER)
+    stop = rest.end() if rest else end
+    turn = _TURN.search(plain, end, stop)
+    if turn is not None:
+        stop = turn.start()
+    if stop > following:
+        return None
+    words = plain[end:stop]
+    said_of = plain[start:end]
+    if _is_unclear(plain, said_of, words, stop):
+        return "possible"
+    clause = plain[max(0, start - _CLAUSE_BACK) : start]
+    if _was(plain, clause[_last_end(_STOP, clause) :], words, stop, following):
+        return "past"
+    not_done = None if "就" in words else _NOT_DONE.fullmatch(words)
+    if _NOT_THERE.fullmatch(words) or (not_done and not_done["verb"] in said_of):
+        return "absent"
+    return None
+
+
+def _is_unclear(plain: str, said_of: str, words: str, stop: int) -> bool:
+    """Return whether `words`, which end the clause of a finding at `stop`, say that nobody knows."""
+    if _UNCLEAR_NEXT.match(plain, stop):
+        return True
+    # 嘴歪说不清 is another complaint.
+    return bool(_UNCLEAR.fullmatch(words)) and not ("说不清" in words and re.search("[嘴舌话口头]", said_of))
+
+
+def _was(plain: str, before: str, words: str, stop: int, following: int) -> bool:
+    """Return whether what stands around a finding says that it is over."""
+    if _WAS_CLAUSE.match(plain, stop, stop + _AFTER) or _WAS.fullmatch(words):
+        return True
+    over = _THEN_OVER.match(plain, stop, stop + _AFTER)
+    if over and over.end() <= following and (_WAS_THEN.fullmatch(words) or "but" in over.group()):
+        return bool(words)
+    over = _OVER.match(plain, stop, stop + _AFTER)
+    if over and over.end() <= following and (_EARLIER.search(before) or _EARLIER.search(words)):
+        return True
+    return bool(_ONCE_BEFORE.fullmatch(words)) and not _JUST.search(before)
+
+
+_THIS_BAD = re.compile(
+    r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b"
+)  # never had pain this bad
+_SAYS_NOT = re.compile(
+    r"(?P<it>[痛疼痒咳吐烧晕肿麻喘胀红抖热酸闷拉泻汗堵黄]).{1,5}[不没](?P=it)(?:过|了|啊)?$"
+)  # 痒是一点不痒
+
+
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
-    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|可|却|现在|已经|并|反倒|怎么也|从来){0,4}(?P<deny>没有?|不|唔|勿|冇)?"
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也"
+    r"|从来){0,4}(?P<deny>没有?|不|唔|勿|冇|无|袂|未)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )
+_QUESTION = re.compile(r"没?有?[?？]\s*(?:没有?|不|唔)?")
+_TOPIC = re.compile(r"[，,]\s*(?:倒|倒是|也|还|是)?(?:没有?|不|冇|唔)?")
+_WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
+_NEGATION = re.compile("[没不]")
+_EITHER = re.compile(r"(.)[没不]\1")
+_UNSURE_BEFORE = re.compile(rf"(?:{_UNSURE}|会|不记得)(?:到底|究竟|是不是)?$")
+_UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
+
+
+def _either(plain: str, mention: Mention, before: int) -> bool:
+    """Return whether a mention is of the form 咳没咳 and the teller does not know."""
+    if not _NEGATION.search(plain, max(0, mention.start - 1), mention.end + 2):
+        return False
+    start = max(before, mention.start - 1)
+    if not _EITHER.search(plain, start, min(len(plain), mention.end + 2)):
+        return False
+    words = plain[max(before, mention.start - 10) : mention.start]
+    return bool(_UNSURE_BEFORE.search(words) or _UNSURE_AFTER.match(plain, mention.end, mention.end + 8))
+
+
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
 # What another symptom is so bad that it does: 痒得坐不住 says one thing.
 _SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
@@ -274,6 +575,21 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
         first, second = plain[before.start : before.end], plain[finding.start : finding.end]
         between = plain[before.end : finding.start]
         again = _AGAIN.fullmatch(between)
+        if (
+            _WHO_KNOWS.fullmatch(between)
+            and second[:1] in first
+            and _EITHER.search(plain, finding.start, finding.end + 4)
+        ):
+            kept[-1] = before._replace(end=finding.end, status="possible")
+            continue
+        if _QUESTION.fullmatch(between) and second.lstrip("不没")[:1] in first:  # 疼不疼?疼
+            kept[-1] = before._replace(end=finding.end, status=finding.status)
+            continue
+        topic = before.start == 0 or _STOP.match(plain, before.start - 1)
+        same = finding.term == before.term and second.lstrip("不没") in first
+        if topic and same and _TOPIC.fullmatch(between) and finding.status == "absent":
+            kept[-1] = before._replace(end=finding.end, status="absent")
+            continue
         core = second.lstrip("不没有无唔勿未")
         if again and core and (core in first or first in core):
             denied = again["deny"] or len(core) < len(second)
@@ -282,6 +598,12 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
                 if denied and not _ASKS.match(plain, finding.end):
                     status = "absent" if finding.status == "present" else finding.status
                 elif denied:
+                    status = "possible"
+                if denied and (
+                    before.status == "possible"
+                    or _UNSURE_BEFORE.search(plain, max(0, before.start - 10), before.start)
+                    or _UNSURE_AFTER.match(plain, finding.end, finding.end + 8)
+                ):
                     status = "possible"
                 kept[-1] = before._replace(end=finding.end, status=status)
                 continue
@@ -292,7 +614,8 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
 
 
 _THEN = re.compile(
-    r"昨[天晚儿夜日]|前[天晚]|前[两几]天|头[两几]天|上周|上个?星期|上个?礼拜|(?:周|星期|礼拜)[一二三四五六日天]|那天|早上|开头"
+    r"昨[天晚儿夜日]|前[天晚]|前[两几]天|头[两几]天|上周|上个?星期|上个?礼拜|(?:周|星期|礼拜)[一二三四五六日天]"
+    r"|那天|早上|开头"
     r"|一开始|刚开始|先是|之前|起先|刚起|夜里|半夜"
 )
 _NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
@@ -301,7 +624,7 @@ _NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来
 def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those as past that were there and are now denied: 昨天还吐,今天不吐了."""
     last: dict[str, int] = {}
-    told = list(found)
+    told = _attacks_over(plain, found)
     for i, finding in enumerate(told):
         if finding.status == "present":
             clause = plain[max(0, finding.start - 14) : finding.start]
@@ -316,6 +639,19 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     return told
 
 
+def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those of an attack as past that was over some minutes later."""
+    told = list(found)
+    for over in _ATTACK_OVER.finditer(plain):
+        for i in range(bisect.bisect_left([f.start for f in told], over.start()) - 1, -1, -1):
+            between = plain[told[i].end : over.start()]
+            if len(between) > _AFTER or re.search(r"[。；;!！?？\n]", between):
+                break
+            if told[i].status == "present":
+                told[i] = told[i]._replace(status="past")
+    return told
+
+
 def _kind(term: str) -> str:
     return "发热" if term in ("低热", "高热", "持续高热", "午后低热") else term
 
@@ -326,11 +662,13 @@ def denied_within(words: str) -> bool:
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
 
 
-_SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.])\s(?![a-z0-9\s])")
+_SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.)）])\s(?![a-z0-9\s])")
 _RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
+_NOW_INSIDE = re.compile("现在|如今|这两天|最近")
+_CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
 _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
 _REPEAT = 8  # characters between a finding and the same one said again
@@ -346,6 +684,8 @@ class _Context(NamedTuple):
     supposed: bool = False
     when: str | None = None
     who: str | None = None
+    kin: bool = False
+    """Whether it is told of somebody who is not the patient."""
     own: bool = False
     """Whether the teller says `我` right before the finding."""
 
@@ -356,6 +696,8 @@ class _State(NamedTuple):
     context: _Context = _Context()
     who: str | None = None
     end: int = 0
+    patient: str | None = None
+    """Of whom the first finding is told: a relative, `self`, or `?` if that is not said."""
 
 
 def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _State]:
@@ -363,10 +705,14 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
 
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
-    context, who, end = state
+    context, who, end, patient = state
     # Between Chinese words a space is a comma.
     between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
+    relative = _relative(between) if between else None
+    if patient is None:
+        patient = relative or ("self" if own else "?")
+    kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
     if plain.startswith("my ", mention.start):
         whose = _WHO.match(plain, mention.start, mention.end + 12)
         if whose is not None and whose.lastgroup == "self":
@@ -374,6 +720,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     if cut := _last_end(_CLAUSE_END, between):
         context, between = _Context(), between[cut:]
     in_list = end > 0 and bool(_JOINTS.fullmatch(between))
+    kin = kin or (in_list and context.kin)
     if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
         context, between = _Context(when=context.when if in_list else None), between[cut:]
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
@@ -391,19 +738,64 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
         possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
         supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
-        when=_last_kind(_WHEN, between) or context.when,
+        when="now"
+        if _NOW_INSIDE.search(plain, mention.start, mention.end)
+        else _last_kind(_WHEN, between) or context.when,
         who=who,
+        kin=kin,
         own=own,
     )
     carried = context
     if mention.opposite:  # 不恶心、呕吐 denies both
         carried = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
-    return context, _State(carried, who, mention.end)
+    return context, _State(carried, who, mention.end, patient)
 
 
 def _heard(words: str) -> str:
     """Return the words without what looks like a denial and is none."""
     return _PSEUDO.sub("□", _DOUBLE.sub("□", _HARDLY.sub("没有", words)))
+
+
+# A relative who begins a clause, and is neither told what to do nor tells of the patient: 我爸也这样, 她姐姐有过.
+_RELATIVE = re.compile(
+    rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍"
+    rf"|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里)"
+    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全家|接触过?)"
+    r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸"
+    r"|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
+    r"(?P<rest>(?:(?!说我|说他|说她|以为|夸[我他她]|喊[我他她]|看[我他她])[^，,。；;!！?？\n]){0,16})$"
+    rf"|(?:^|[,.;!?\n]|\band\b)\s*(?:my |his |her |our )?(?P<latin>{_KIN_EN})\b(?! (?:says?|said|thinks?|noticed"
+    rf"|told|brought|made|records?|recorded|heard|hears|saw|complains?|caught|found))[^,.;!?\n]{{0,30}}$"
+    r"|(?P<runs>\bfamily history of|\bfh(?:x)? of)[^,.;]{0,20}$"
+    r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
+)
+_CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女"))
+_SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
+_ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
+
+
+def _relative(between: str) -> str | None:
+    """Return who is the subject of the clause that a finding stands in, if that is a relative or a friend."""
+    said = _RELATIVE.search(between[-40:])
+    if said is None:
+        return None
+    return said["han"] or said["latin"] or said["mother"] or said["runs"]
+
+
+def _is_kin(relative: str, patient: str, between: str, after: str) -> bool:
+    """Return whether a finding told of `relative` is told of somebody else than the patient."""
+    if _name(relative) == _name(patient):
+        return False
+    if relative in ("别人", "人家"):
+        return bool(_SAME_AS.search(between[-12:] + after))
+    if relative in _CHILDREN or relative in ("husband", "wife"):
+        return patient != "?" and bool(_SAME_AS.search(between[-12:] + after))
+    return True
+
+
+def _name(relative: str) -> str:
+    word = relative.lstrip("阿老俺") or relative
+    return _ONE_NAME.get(word[0], word[0]) or word if not word.isascii() else word[:3]
 
 
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:

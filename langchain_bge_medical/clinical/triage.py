@@ -32,14 +32,28 @@ _CONTEXTS = {
         r"|(?:宝宝|娃娃?|孩子|儿子|女儿|小孩|囡囡|毛毛)(?:才|刚|生下来|出生)(?:到|了|才|刚)?(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天"
         r"|(?:出生|生下来)(?:才|刚|了|到)?(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天"
         r"|\d{1,2}[- ]days?[- ]old"
+        r"|(?<!没)(?<!未)满月(?:的)?(?:宝|娃|孩|婴)|(?:[一二两12]|一两)个?月(?:大|不到|多)?的?(?:宝|娃|婴|孩|小|女儿|儿子)"
+        r"|(?:他|她|才)(?:才|刚)?(?:\d{1,2}|[一二三四五六七八九十]{2,3})天,?(?=[^,]{0,2}(?:发|烧|不))"
+        r"|(?:\d{1,2}|[一二三四五六七八九十两]{1,3})天(?:大)?的(?:小)?(?:娃|宝|婴|孩)"
+        r"|(?:[一二三四五六七八九]|\d)周(?:大)?的?(?:宝|娃|婴|孩)|\d{1,2}[- ]?(?:wks?|weeks?)[- ]?old"
+        r"|(?:one|two|three|four|five|six|seven|eight|nine|ten)[- ]weeks?[- ]old"
     ),
-    "@infant": re.compile(r"新生儿|婴儿|刚出生|没满月|newborn|infant|months?[- ]old|weeks?[- ]old"),
+    "@infant": re.compile(
+        r"新生儿|婴儿|刚出生|满月|奶娃|月子里的(?:娃|宝|孩)|newborn|infant|months?[- ]old|weeks?[- ]old|\bmy baby\b"
+    ),
     "@child": re.compile(
-        r"孩子|宝宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b"
+        r"孩子|宝宝|[小大二]宝|小孩|娃|儿子|女儿|闺女|囡|孙子|孙女|小朋友|幼儿|\bchild\b|\bkid\b|\btoddler\b"
         r"|\bmy (?:son|daughter|baby)\b"
         r"|years?[- ]old (?:boy|girl|son|daughter)"
     ),
-    "@pregnant": re.compile(r"(?!)"),  # what `patient_of` says
+    # Besides what `patient_of` says: weeks, which in an adult are a pregnancy's, and what only happens in one.
+    "@pregnant": re.compile(
+        r"(?<![没备未])(?:破水|羊水|宫缩|临产|预产期|待产|产妇)|(?<!备)孕(?:妇|晚期|中期)"
+        r"|(?<![备避不])孕(?:[一二三四五六七八九]|\d)个?月|大肚子(?=[^。]{0,4}(?:摔|撞|流|出血|破水))"
+        r"|(?:[23]\d|[二三四]十[一二三四五六七八九]?)周(?!岁|年)(?=.{0,20}(?:宝宝|肚|下面|血|见红|胎|动|踢|水|头|眼|肿))"
+        r"|\b(?:[12]\d|3\d|4[0-2]) ?(?:weeks|wks)\b(?! ago| old|-old| of| post| after| since| later| now with)"
+        r"|\b(?:waters? broke|my waters|contractions|in labou?r|due date)\b"
+    ),
     "@elderly": re.compile(
         r"老人|老爷子|老太太|老头|爷爷|奶奶|外公|外婆|姥姥|姥爷|阿婆|阿公|[六七八九]十(?:多|几|来)?岁"
         r"|elderly|grand(?:ma|pa|mother|father)"
@@ -56,8 +70,10 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 
 # Short hands in the patterns of the rule file. A gap holds no denial: 胸口…痛 does not read 胸口不痛.
 _GAPS = (
+    ("………", r"[^。;!?\n]{0,40}"),
     ("……", r"[^。;!?\n]{0,20}"),
     ("…", r"[^,。;!?\n没不无未]{0,8}"),
+    ("‥‥", r"[^.;!?\n]{0,50}"),
     ("‥", r"[^.,;!?\n]{0,30}"),
 )
 _FRAGMENT = re.compile(r"<([^<>=!]+)>")
@@ -199,7 +215,8 @@ class RedFlags:
         """
         reading = reading or Reading(text, mentions_of(text, self._lexicon))
         facts = _Facts(text, reading, patient or patient_of(text), self._patterns, self._concepts)
-        met = [(rule, quotes) for rule in self._rules if (quotes := _meets(rule, facts)) is not None]
+        no_patient = "不是病人" in self._concepts and facts.occurs("$不是病人")
+        met = [(rule, quotes) for rule in self._rules if not no_patient and (quotes := _meets(rule, facts)) is not None]
         if met:
             level: Level = min((rule.level for rule, _ in met), key=_LEVELS.index)
             met.sort(key=lambda item: _LEVELS.index(item[0].level))
@@ -267,7 +284,7 @@ class _Facts:
 
     def _pattern(self, pattern: str) -> str | None:
         for match in self._patterns[pattern].finditer(self._plain):
-            if match.end() > match.start() and not _gap_denies(pattern, match.group()):
+            if _is_word(match) and not _gap_denies(pattern, match.group()):
                 start, end = self._span(match)
                 if (start, end) not in self._affirmed_spans:
                     self._affirmed_spans[start, end] = self._reading.status(start, end) in _AFFIRMED
@@ -323,6 +340,13 @@ def _expand(pattern: str, fragments: Mapping[str, str]) -> str:
     for short, long in _GAPS:
         pattern = pattern.replace(short, long)
     return fold_pattern(pattern)
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    """Return whether a match is not empty and does not begin inside an English word: `raped` in "scraped"."""
+    start = match.start()
+    inside = start > 0 and "a" <= match.string[start - 1] <= "z" and "a" <= match.string[start] <= "z"
+    return match.end() > start and not inside
 
 
 def _gap_denies(pattern: str, words: str) -> bool:
