@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test trust soak clients ray-tests load lint types format build clean help
+.PHONY: demo test trust soak mutants clients ray-tests load lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -28,6 +28,10 @@ trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
 soak: .venv/.dev  ## Load the service for 20 minutes and see whether anything grows
 	$(BIN)/python -m tests.soak_service
 
+mutants: .venv/.mutation  ## Change the code in thousands of small ways, and list those that no test notices (hours)
+	$(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
+
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
 
@@ -46,7 +50,7 @@ build: .venv/.dev  ## Make the wheel and the sdist in dist/
 	$(BIN)/python -m build
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv .venv-clients dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-clients dist build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.pip: constraints.txt
 	$(PYTHON) -m venv .venv
@@ -59,4 +63,8 @@ clean:  ## Remove what the other targets made
 
 .venv/.dev: .venv/.run
 	$(PIP) --editable '.[llm,train,serve,chroma,milvus,ray,otel]' --group dev
+	touch $@
+
+.venv/.mutation: .venv/.dev
+	$(PIP) --group mutation
 	touch $@

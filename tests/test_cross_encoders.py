@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tokenizers import processors
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -387,10 +389,38 @@ def test_a_model_of_another_shape_runs_in_padded_batches_to_the_same_numbers(tmp
     assert encoder.token_budget == 200
     assert BGECrossEncoder(str(tmp_path), max_length=128, device="cpu").token_budget == 2_048
     assert encoder.logits(pairs) == pytest.approx(plain_logits(tmp_path, pairs, 128), abs=1e-5)
+    half: Any = BGECrossEncoder(str(tmp_path), max_length=128, dtype="bfloat16")._model
+    # The head computes in float32, so that half precision does not tie scores.
+    assert [path.rpartition(".")[2] for path in half._model.keep_in_fp32_modules] == ["classifier"]
+    assert {parameter.dtype for parameter in half._model.parameters()} == {torch.bfloat16}
     int8 = BGECrossEncoder(str(tmp_path), max_length=128, dtype="int8")
     assert int8.logits(pairs) == pytest.approx(encoder.logits(pairs), abs=0.25)
     # As in the packed encoder, a token's scale is its own, so that no pair depends on those beside it.
     assert int8.logits(pairs) == pytest.approx([int8.logits([pair])[0] for pair in pairs], abs=1e-5)
+
+
+@pytest.mark.parametrize(("family", "pads"), [("Bert", False), ("Electra", True)])
+def test_the_model_is_told_which_tokens_are_the_query_s(tmp_path: Path, family: str, pads: bool) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**about, "model_input_names": names}))
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=132, type_vocab_size=2, num_labels=1, pad_token_id=1, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config)
+    model.save_pretrained(tmp_path)
+    encoder = BGECrossEncoder(str(tmp_path), max_length=128, dtype="float32")
+    assert encoder.pads is pads
+    assert encoder.logits(PAIRS) == pytest.approx(plain_logits(tmp_path, PAIRS, 128), abs=1e-5)
+    types = AutoTokenizer.from_pretrained(tmp_path)(*PAIRS[0])["token_type_ids"]
+    assert set(types) == {0, 1}
 
 
 def test_auto_is_what_the_processor_computes_in(tiny_reranker: Path) -> None:
@@ -503,7 +533,7 @@ def test_a_model_gets_eight_batches_at_a_time_the_longest_pairs_first(tiny_reran
     encoder = BGECrossEncoder(str(tiny_reranker), max_length=128, dtype="float32", batch_tokens=40)
     model = encoder._model = Small(encoder._model, 10_000)
     pairs = [("头", "咳" * n) for n in range(1, 33)]
-    encoder.logits(pairs)
+    encoder.logits([*pairs[1::2], *pairs[::2]])
     lengths = [5 + n for n in range(32, 0, -1)]
     assert sum(model.batches) == sum(lengths)
     assert model.batches[:3] == [37, 36, 35]

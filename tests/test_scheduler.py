@@ -437,6 +437,20 @@ def test_a_tokenizer_that_counts_wrong_fails_the_request_and_none_is_taken_for_o
     engine.close()
 
 
+def test_tokens_are_counted_for_eight_batches_at_a_time() -> None:
+    class Counts(SharedCharacters):
+        def token_counts(self, pairs: Any) -> list[int]:
+            if len(pairs) > 50:
+                counted.append(len(pairs))
+            return super().token_counts(pairs)
+
+    counted: list[int] = []
+    engine = ScoringEngine(lambda: Counts(budget=100))
+    engine.submit([("", f"{n:016}") for n in range(200)]).result(timeout=5)
+    assert counted == [100]  # 8 tokens each by estimate; of the next ones those that are new
+    engine.close()
+
+
 def test_without_counts_the_estimates_fill_the_budget_and_without_padding_any_lengths_share_a_batch() -> None:
     class Quiet(BaseCrossEncoder):
         token_budget = 100
@@ -776,11 +790,13 @@ def test_a_pair_that_does_not_fit_into_memory_even_alone_fails_and_only_it(
                 raise MemoryError
             return super().logits(pairs)
 
-    small = ScoringEngine(Small, probe=PROBE)
+    model = Small()
+    small = ScoringEngine(lambda: model, probe=PROBE)
     futures = [small.submit(pairs("咳" * n)) for n in (10, 300, 20)]
     assert len(futures[0].result(timeout=5)) == len(futures[2].result(timeout=5)) == 1
     with pytest.raises(MemoryError):
         futures[1].result(timeout=5)
+    assert [PROBE] not in model.batches  # the model is not to blame
     small.close()
 
 
@@ -840,7 +856,10 @@ def test_an_idle_thread_that_is_killed_is_replaced_too(engine: ScoringEngine) ->
 def test_a_model_that_fails_on_every_pair_is_loaded_anew_and_its_requests_get_the_new_one() -> None:
     made: list[SharedCharacters] = []
 
+    states: list[str] = []
+
     def load() -> SharedCharacters:
+        states.append(engine.state)
         made.append(SharedCharacters())
         return made[-1]
 
@@ -854,6 +873,7 @@ def test_a_model_that_fails_on_every_pair_is_loaded_anew_and_its_requests_get_th
     assert engine.counts.reloads == 1
     assert engine.counts.failed_batches == 1
     assert engine.loaded_encoder is made[1]
+    assert states == ["starting", "starting"]  # nobody is sent meanwhile
     assert engine.ready()
     engine.close()
 
@@ -869,6 +889,7 @@ def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wai
     engine = ScoringEngine(load, probe=PROBE)
     engine.start()
     loads[0].broken = RuntimeError("broken")
+    early = engine.admit(1)
     started = time.monotonic()
     for i in range(3):
         with pytest.raises((RuntimeError, NotReady)):
@@ -880,6 +901,8 @@ def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wai
     assert engine.counts.reloads == 2
     with pytest.raises(NotReady, match="broken"):
         engine.submit(pairs("咳"))
+    with pytest.raises(NotReady, match="broken"):
+        early.submit(pairs("咳")).result(timeout=1)
     assert engine.drain(timeout_s=0)
     assert engine.state == "broken"
     engine.close()
