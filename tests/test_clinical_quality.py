@@ -3,8 +3,8 @@
 The files `_dev`, `_dev2` (a third hand) and `_dev3` (two more) were used to write them; `_heldout` and `_heldout2`, the
 other half of what the authors of `_dev` and of `_dev3` wrote, were read as totals only.
 
-`_heldout3` is by yet another hand, written after the rules and never used for them; it counts a spouse or grandparent who is
-described as somebody else, and what has just ended as past, which the rules hear as the patient and as absent.
+`_heldout3` is by yet another hand, written after the rules and never used for them; it counts a spouse or grandparent
+who is described as somebody else, and what has just ended as past, which the rules hear as the patient and as absent.
 
 `python -m tests.test_clinical_quality` prints the figures that the README shows; the tests hold their floors.
 """
