@@ -121,7 +121,7 @@ if __name__ == "__main__":
         wrong, denied = denied_shown_as_present(name)
         print(f"{name}: F1 {mention_f1(name):.3f}, with the right term {strict:.3f}; {wrong} of {denied} denied")  # noqa: T201
     for name in (
-        *(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2")),
+        *(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2", "heldout3")),
         "heldout_triage",
     ):
         recognised, false_alarms = triage_figures(name)
