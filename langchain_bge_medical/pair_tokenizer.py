@@ -156,10 +156,10 @@ class _Remembered:
     def get(self, texts: Iterable[str]) -> dict[str, Sequence[int]]:
         keys = {text: text_digest(text) for text in texts}
         with self._lock:
-            found = {text: self._ids[key] for text, key in keys.items() if key in self._ids}
+            found: dict[str, Sequence[int]] = {text: self._ids[key] for text, key in keys.items() if key in self._ids}
             for text in found:
                 self._ids.move_to_end(keys[text])
-        return dict(found)
+        return found
 
     def add(self, ids: Mapping[str, Sequence[int]]) -> None:
         compact = {text_digest(text): array("i", some) for text, some in ids.items()}

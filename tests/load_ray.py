@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,14 +24,9 @@ from langchain_bge_medical.cli import ServiceSettings, build_service
 from langchain_bge_medical.distributed.ray_serve import Replicas, application, run
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
+from tests.ports import free_port
 
 PROBE = ("发热、咳嗽", "普通感冒:鼻塞、流涕、咽痛、低热")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pairs_per_second(url: str, bodies: list[dict[str, object]], seconds: float, clients: int) -> float:

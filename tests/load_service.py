@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,8 @@ from typing import Any
 
 import aiohttp
 from langchain_core.cross_encoders import BaseCrossEncoder
+
+from tests.ports import free_port
 
 RANDOM = random.Random(7)
 WORDS = "发热咳嗽咳痰胸痛头痛乏力恶心呕吐腹泻腹痛皮疹瘙痒耳痛咽痛鼻塞流涕心悸气促水肿口渴多尿消瘦盗汗"
@@ -76,9 +77,7 @@ def serve(port: int, seconds_per_token: float, max_wait_s: float) -> None:
 
 @contextlib.asynccontextmanager
 async def server(*, seconds_per_token: float = 0.0, max_wait_s: float = 10.0) -> AsyncIterator[aiohttp.ClientSession]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "tests.load_service", "--serve", str(port)]
     command += ["--seconds-per-token", str(seconds_per_token), "--max-wait", str(max_wait_s)]
     # The log is written, as it would be, and thrown away.

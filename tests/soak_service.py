@@ -30,13 +30,13 @@ from typing import Any, NamedTuple
 import aiohttp
 import psutil
 
-from tests.test_serving_server import free_port
+from tests.load_service import WORDS
+from tests.ports import free_port
 
 COMPLAINTS = [
     json.loads(line)["query"]
     for line in (Path(__file__).parent / "data" / "dev_complaints.jsonl").read_text("utf-8").splitlines()
 ]
-WORDS = "发热咳嗽咳痰胸痛头痛乏力恶心呕吐腹泻腹痛皮疹瘙痒耳痛咽痛鼻塞流涕心悸气促水肿口渴多尿消瘦盗汗"
 MIB = 2**20
 WARM_UP = 0.5  # of the run
 
@@ -56,7 +56,7 @@ def documents(random: random.Random, count: int) -> list[str]:
 
 
 def request(random: random.Random) -> Request:
-    """One of ten kinds, at random; no two bodies are alike, so that no cache answers them."""
+    """One of its kinds, at random; no two bodies are alike, so that no cache answers them."""
 
     def of(kind: str, path: str, body: Any, *, good: bool = True, give_up_after_s: float | None = None) -> Request:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()

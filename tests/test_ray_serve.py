@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from langchain_bge_medical.cli import ServiceSettings, build_service, ray_applic
 from langchain_bge_medical.cross_encoders import BGECrossEncoder
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.ray,
@@ -76,12 +76,9 @@ class TwoNodes:
         del node["include_dashboard"]
         self.worker = self.cluster.add_node(**node)
         ray.init(address=self.cluster.address, log_to_driver=False)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         self.run = ray_serve.run
         self.settings = ServiceSettings(index=folder / "kb.index", dtype="float32", max_wait=2.0)
-        self.port = port
+        self.port = free_port()
         self.url = self.deploy("one")
 
     def deploy(self, version: str) -> str:

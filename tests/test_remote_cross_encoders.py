@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import pickle
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from langchain_core.documents import Document
 from langchain_bge_medical import BGERerankerCompressor, RemoteCrossEncoder, RemoteRerankerError
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
 from langchain_bge_medical.remote_cross_encoders import remote_reranker
+from tests.ports import free_port
 
 TEXTS = [f"{text}{i}" for i, text in enumerate("发热咳嗽咳痰胸痛偏头痛耳痛腹泻呕吐")]
 PAIRS = [(query, text) for text in TEXTS for query in ("发热", "头痛")]
@@ -117,9 +117,7 @@ def remote(*urls: str, **settings: Any) -> Iterator[RemoteCrossEncoder]:
 
 
 def nobody_there() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 EXPECTED = [shared(*pair) for pair in PAIRS]

@@ -20,6 +20,8 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 import httpx
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[1]
 # The real server around a scorer that takes a tenth of a second for each request.
 PROGRAM = """
@@ -29,12 +31,6 @@ from langchain_bge_medical.serving.server import listen, serve
 app = make_app(SharedCharacters(seconds_per_batch=0.1, budget=32), max_wait_s=1e6)
 sys.exit(serve(app, listen("127.0.0.1", int(sys.argv[1]))))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

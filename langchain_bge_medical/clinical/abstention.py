@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
 from langchain_bge_medical.clinical.numbers import durations
-from langchain_bge_medical.clinical.polarity import Finding, affirms_nothing
+from langchain_bge_medical.clinical.polarity import AFFIRMED, Finding, affirms_nothing
 from langchain_bge_medical.clinical.weights import ABSTENTION, ABSTENTION_THRESHOLD, AbstentionWeights
 
 _PETS = (
@@ -118,7 +118,7 @@ def features(
         Numbers of the order of 1.
     """
     plain = plain_form(query)[0].strip()
-    affirmed = [f for f in said if f.status in ("present", "possible")]
+    affirmed = [f for f in said if f.status in AFFIRMED]
     known = [f for f in said if f.term in lexicon.entries and f.status != "family"]
     listed = set(documents[0].metadata.get("symptoms") or ()) if documents else set()
     spoken = sum(f.end - f.start for f in said)

@@ -11,11 +11,10 @@ from langchain_core.documents import Document
 from langchain_bge_medical.clinical.demographics import mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon, plain_form
 from langchain_bge_medical.clinical.mentions import mentions_of
-from langchain_bge_medical.clinical.polarity import Reading, affirmed_text, findings
+from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, affirmed_text, findings
 from langchain_bge_medical.clinical.weights import BLEND, BlendWeights
 
 _RECALL_OFFSET = 2  # places that hardly differ at the top of recall
-_AFFIRMED = ("present", "possible")
 _SHORTEST_NAME = 2
 _LESS_WITH_PLACE = 0.08  # of a symptom's say for each place down the list, most typical first
 
@@ -66,7 +65,7 @@ class SymptomCoverage:
         """
         reading = Reading(query, mentions_of(query, self.lexicon or default_lexicon()))
         said, names = reading.findings, _Names(query, reading)
-        affirmed = {finding.term for finding in said if finding.status in _AFFIRMED}
+        affirmed = {finding.term for finding in said if finding.status in AFFIRMED}
         denied = {finding.term for finding in said if finding.status == "absent"} - affirmed
         patient = patient_of(query)
         weights = self.weights
@@ -93,7 +92,7 @@ class _Names:
     def __init__(self, query: str, reading: Reading) -> None:
         self._plain, self._offsets = plain_form(query)
         self._reading = reading
-        self._affirmed = [finding for finding in reading.findings if finding.status in _AFFIRMED]
+        self._affirmed = [finding for finding in reading.findings if finding.status in AFFIRMED]
 
     def share(self, document: Document) -> float:
         """Return 1 if the document's name is all that is said, less the more symptoms are told beside it, 0 without."""
@@ -107,7 +106,7 @@ class _Names:
             first, last = self._offsets[start], self._offsets[end - 1] + 1
             # A Latin name is a word, not part of one: "flu" is not in "fluid".
             whole = not (_same_word(self._plain, start) or _same_word(self._plain, end))
-            if whole and self._reading.status(first, last) in _AFFIRMED:
+            if whole and self._reading.status(first, last) in AFFIRMED:
                 beside = {found.term for found in self._affirmed if found.end <= first or found.start >= last}
                 return 1 / (1 + len(beside))
             start = self._plain.find(name, start + 1)

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from langchain_bge_medical.clinical.folding import SAME, SAME_LETTERS, folded, folded_form
+from langchain_bge_medical.clinical.folding import SAME, fold_pattern, folded, folded_form
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
 from langchain_bge_medical.clinical.phrases import phrases
@@ -38,7 +38,7 @@ _WORDS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "resources" / "
 # ------------------------------------------------------------------------------------- what may stand between two parts
 
 # Words that hold a character of a symptom and are none: they are hidden from finders 2, 4 and 5.
-_NO_TYPO = re.compile("|".join(_WORDS["no_typos"]).translate(SAME_LETTERS))
+_NO_TYPO = re.compile(fold_pattern("|".join(_WORDS["no_typos"])))
 _HARMLESS = re.compile("|".join(_WORDS["harmless"]))
 
 _N = r"(?:[0-9]{1,3}|[零一二两三四五六七八九十半几好多]{1,4})"
@@ -232,7 +232,8 @@ class MentionFinder:
         for match in _ABLE.finditer(masked):
             cannot = masked[max(0, match.start() - 2) : match.start()]
             if not any(taken[match.start() : match.end()]) and not re.search("[不没未才]", cannot):
-                term = next(term for words, term in _ABLE_TERMS if re.compile(words).match(masked, match.start()))
+                assert match.lastindex is not None  # noqa: S101 - each alternative is a group
+                term = _ABLE_TERMS[match.lastindex - 1][1]
                 found.append(Mention(term, match.start(), match.end(), opposite=True))
         for pattern, terms in ((_BETTER, _BETTER_TERMS), (_WORSE, _WORSE_TERMS)):
             for match in pattern.finditer(masked):
@@ -460,7 +461,7 @@ _ABLE_TERMS = (
     ("mood is (?:fine|good|ok)", "情绪低落"),
     ("energy is (?:fine|good|ok)", "乏力"),
 )
-_ABLE = re.compile("|".join(f"(?:{words})" for words, _ in _ABLE_TERMS))
+_ABLE = re.compile("|".join(f"({words})" for words, _ in _ABLE_TERMS))  # they hold no groups of their own
 _BETTER = re.compile(
     r"(?:动一动|动动|活动(?:一下|开|活动)?|走一?走|歇歇|歇一?(?:会儿?|下)|休息(?:一下|一?会儿?)?"
     r"|躺(?:下|平|一会儿?|着)|坐(?:下|起来|着)|蹲(?:下|着)|弯腰|前倾|身子往前|抱着?膝盖"
@@ -697,9 +698,7 @@ _LATIN_SITES = _alternatives(word for word in _SITE_OF if word.isascii())
 
 _DESCRIBED = "其他表现"  # what no term says
 _DESCRIPTIONS = re.compile(
-    "|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"])
-    .translate(SAME_LETTERS)
-    .replace("…", "[^，。；、]{0,6}")
+    fold_pattern("|".join(f"(?:{pattern})" for pattern in _WORDS["descriptions"])).replace("…", "[^，。；、]{0,6}")
 )
 _DESCRIPTIONS_EN = re.compile(rf"\b(?:{'|'.join(_WORDS['descriptions_en'])})")
 # A part of the body, and anything but that it is well.
@@ -713,7 +712,7 @@ _SITE_SAID_EN = re.compile(
 )
 _SITE = re.compile(rf"{_CHINESE_SITES}|\b(?:{_LATIN_SITES})\b")
 _DENIED_IN = re.compile(r"[不没无未]|n't\b|\b(?:no|not|never|without|none)\b")
-_NO_DESCRIPTION = re.compile("|".join(_WORDS["no_descriptions"]).translate(SAME_LETTERS))
+_NO_DESCRIPTION = re.compile(fold_pattern("|".join(_WORDS["no_descriptions"])))
 _STRETCH = re.compile(r"(?:[^，。；？！?!\n….]|\.(?=\d))+")
 _LONGEST_STRETCH = 160
 _REACH = 6  # characters between a mention and the clause that paints it
@@ -802,7 +801,7 @@ _PART_OF: dict[str, str] = _WORDS["part_of"]
 # Complaints that are one wherever they stand, and those that need a body part in their clause or a denial before them.
 # Patterns, folded; the first that fits has it.
 _COMPLAINTS: dict[str, dict[str, str]] = {
-    kind: {name: "|".join(words).translate(SAME_LETTERS) for name, words in _WORDS[key].items()}
+    kind: {name: fold_pattern("|".join(words)) for name, words in _WORDS[key].items()}
     for kind, key in (("alone", "complaints"), ("needs", "complaints_of_a_part"), ("english", "complaints_en"))
 }
 # Of these, only what the lexicon knows of the body part: 头大 is none, 例假多 is one.

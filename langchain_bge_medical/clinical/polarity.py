@@ -25,6 +25,9 @@ class Finding(NamedTuple):
 
 # Rules in the manner of ConText (Harkema et al. 2009), written for Chinese: no such list was public.
 
+AFFIRMED: tuple[Status, ...] = ("present", "possible")
+"""What counts as said of the patient as he is now."""
+
 # What ends the reach of every word before it.
 _CLAUSE_END = re.compile(
     r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)就是|却|可是|而是|而且|\bbut\b|\bthough\b"
@@ -315,9 +318,7 @@ class Reading:
             return "possible"  # 不确定烧没
         if denied or context.denied or after == "absent":
             return "absent"
-        if after is None and _ASKED.match(plain, end, stop):
-            return "absent"
-        if after is None and _BACKWARD.match(plain, end, stop):
+        if after is None and (_ASKED.match(plain, end, stop) or _BACKWARD.match(plain, end, stop)):
             return "absent"
         if context.kin or (context.who == "others" and self._teller_is_ill):
             return "family"
@@ -872,7 +873,7 @@ def affirmed_text(text: str, found: Sequence[Finding]) -> str:
 
 def has_findings(found: Sequence[Finding]) -> bool:
     """Return whether the patient affirms anything, of what `findings` returns for their words."""
-    return any(finding.status in ("present", "possible") for finding in found)
+    return any(finding.status in AFFIRMED for finding in found)
 
 
 def affirms_nothing(text: str, found: Sequence[Finding]) -> bool:

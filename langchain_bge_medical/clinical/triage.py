@@ -17,7 +17,7 @@ from langchain_bge_medical.clinical.folding import fold_pattern, folded
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
-from langchain_bge_medical.clinical.polarity import Reading, denied_within
+from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, denied_within
 
 Level = Literal["emergency", "urgent", "routine", "self_care"]
 Lang = Literal["zh", "en"]
@@ -59,7 +59,6 @@ _CONTEXTS = {
         r"|elderly|grand(?:ma|pa|mother|father)"
     ),
 }
-_AFFIRMED = ("present", "possible")
 _VALUE = re.compile(r"#(?P<kind>temperature|systolic|glucose|pulse|oxygen|breaths)(?P<sign>>=|<=|>|<)(?P<value>[\d.]+)")
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -216,7 +215,8 @@ class RedFlags:
         reading = reading or Reading(text, mentions_of(text, self._lexicon))
         facts = _Facts(text, reading, patient or patient_of(text), self._patterns, self._concepts)
         no_patient = "不是病人" in self._concepts and facts.occurs("$不是病人")
-        met = [(rule, quotes) for rule in self._rules if not no_patient and (quotes := _meets(rule, facts)) is not None]
+        rules = () if no_patient else self._rules
+        met = [(rule, quotes) for rule in rules if (quotes := _meets(rule, facts)) is not None]
         if met:
             level: Level = min((rule.level for rule, _ in met), key=_LEVELS.index)
             met.sort(key=lambda item: _LEVELS.index(item[0].level))
@@ -260,7 +260,7 @@ class _Facts:
         self._patterns = patterns
         self._concepts = concepts
         self._known: dict[str, str | None] = {
-            f.term: text[f.start : f.end] for f in reading.findings if f.status in _AFFIRMED
+            f.term: text[f.start : f.end] for f in reading.findings if f.status in AFFIRMED
         }
         self._affirmed_spans: dict[tuple[int, int], bool] = {}
 
@@ -287,7 +287,7 @@ class _Facts:
             if _is_word(match) and not _gap_denies(pattern, match.group()):
                 start, end = self._span(match)
                 if (start, end) not in self._affirmed_spans:
-                    self._affirmed_spans[start, end] = self._reading.status(start, end) in _AFFIRMED
+                    self._affirmed_spans[start, end] = self._reading.status(start, end) in AFFIRMED
                 if self._affirmed_spans[start, end]:
                     return self._text[start:end]
         return None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon
-from langchain_bge_medical.clinical.polarity import findings
+from langchain_bge_medical.clinical.polarity import AFFIRMED, findings
 from langchain_bge_medical.knowledge_base import DiseaseRecord
 from langchain_bge_medical.training.queries import QueryWriter, roughen
 
@@ -271,7 +271,7 @@ class ExampleMaker:
     def _covered(self, query: str, names: Sequence[str]) -> int:
         if self._said[0] != query:
             found = findings(query, self._lexicon)
-            self._said = query, {finding.term for finding in found if finding.status in ("present", "possible")}
+            self._said = query, {finding.term for finding in found if finding.status in AFFIRMED}
         return max((len(self._said[1].intersection(self._records[name].symptoms)) for name in names), default=0)
 
 
