@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test trust soak mutants clients ray-tests load lint types format build clean help
+.PHONY: demo test trust soak mutants clients ray-tests load benchmark lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -31,6 +31,9 @@ soak: .venv/.dev  ## Load the service for 20 minutes and see whether anything gr
 mutants: .venv/.mutation  ## Change the code in thousands of small ways, and list those that no test notices (hours)
 	$(BIN)/python -m mutmut run
 	$(BIN)/python -m mutmut results
+
+benchmark: .venv/.benchmark  ## Time scoring beside other libraries, on random weights of the real model's shape (an hour)
+	$(BIN)/langchain-bge-medical benchmark --shape bge-reranker-v2-m3 --folder .venv/models --plot benchmark.png
 
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
@@ -63,6 +66,10 @@ clean:  ## Remove what the other targets made
 
 .venv/.dev: .venv/.run
 	$(PIP) --editable '.[llm,train,serve,chroma,milvus,ray,otel]' --group dev
+	touch $@
+
+.venv/.benchmark: .venv/.dev
+	$(PIP) --group benchmark
 	touch $@
 
 .venv/.mutation: .venv/.dev

@@ -986,6 +986,7 @@ def benchmark(
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     from langchain_bge_medical.confidence import CalibrationError
+    from langchain_bge_medical.evaluation.benchmark import WorkerFailed
     from langchain_bge_medical.evaluation.compare import QueryFileError
     from langchain_bge_medical.model_files import ModelNotFoundError
     from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
@@ -1004,6 +1005,7 @@ def main() -> None:
         ModelNotFoundError,
         QueryFileError,
         RemoteRerankerError,
+        WorkerFailed,
         FileNotFoundError,
     )
     try:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import re
+import sys
 import time
 from typing import Any
 
@@ -238,3 +240,24 @@ def test_a_way_of_speaking_is_not_taken_for_it(query: str) -> None:
 )
 def test_pregnancy_and_children_are_seen_soon(query: str, level: str) -> None:
     assert answer(query)["triage"]["level"] == level
+
+
+def test_no_cache_of_ours_keeps_a_patients_words_once_they_are_answered() -> None:
+    answer("胸口鑫鑫鑫痛,右边鑫膝盖鑫鑫老是疼,头鑫有点痛得厉害,心里鑫鑫难受,没有鑫发烧鑫,zzzy zzy pain")
+    caches = [
+        (f"{module_name}.{name}", cache)
+        for module_name, module in list(sys.modules.items())
+        if module_name.startswith("langchain_bge_medical")
+        for name, cache in vars(module).items()
+        if hasattr(cache, "cache_info")
+    ]
+    assert len(caches) > 5
+    kept = {
+        name: key
+        for name, cache in caches
+        for held in gc.get_referents(cache)
+        if isinstance(held, dict)
+        for key in held
+        if re.search("鑫|zzz", repr(key))
+    }
+    assert kept == {}

@@ -847,7 +847,6 @@ def _compiled(kind: str) -> list[tuple[str, re.Pattern[str]]]:
     return [(name, re.compile(pattern)) for name, pattern in _COMPLAINTS[kind].items()]
 
 
-@functools.lru_cache(maxsize=4096)
 def _complaint_of(kind: str | None, words: str) -> str:
     for name, pattern in _compiled(kind or "alone"):
         if pattern.fullmatch(words):
@@ -895,7 +894,6 @@ def _site_of(words: str, term: str) -> str:
     return _first_site(words) or _first_site(term)
 
 
-@functools.lru_cache(maxsize=8192)
 def _first_site(words: str) -> str:
     for token in _TOKENS.finditer(words.translate(SAME)):
         if token.lastgroup == "site":

@@ -351,10 +351,7 @@ def _is_word(match: re.Match[str]) -> bool:
 
 def _gap_denies(pattern: str, words: str) -> bool:
     """Return whether a gap of the pattern took in a denial: `耳后.{0,8}红` in 耳后没有红."""
-    return _denied(words) and not _holds_denial(pattern)
-
-
-_denied = functools.lru_cache(maxsize=4096)(denied_within)
+    return not _holds_denial(pattern) and denied_within(words)
 
 
 @functools.cache

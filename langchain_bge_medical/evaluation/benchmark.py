@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from langchain_bge_medical.evaluation.contenders import MAX_LENGTH, OURS, PEERS, Contender, Pairs
+from langchain_bge_medical.evaluation.contenders import OURS, PEERS, Contender, Pairs, max_length
 
 SHAPES: dict[str, dict[str, int]] = {
     "bge-reranker-v2-m3": {
@@ -329,7 +329,7 @@ def _work(model: Path, pairs: Pairs) -> tuple[int, float]:
 
     config = AutoConfig.from_pretrained(model, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    lengths = [encoded.tokens for encoded in PairTokenizer(tokenizer, MAX_LENGTH)(pairs)]
+    lengths = [encoded.tokens for encoded in PairTokenizer(tokenizer, max_length(model))(pairs)]
     width, inner = config.hidden_size, config.intermediate_size
     per_token = 2 * (4 * width * width + 2 * width * inner)
     flops = sum(length * per_token + 4 * length * length * width for length in lengths) * config.num_hidden_layers

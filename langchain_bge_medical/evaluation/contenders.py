@@ -15,9 +15,15 @@ from typing import Any
 Pairs = Sequence[tuple[str, str]]
 Score = Callable[[Pairs], Sequence[float]]
 
-MAX_LENGTH = 512
+_USUAL_MAX_LENGTH = 512
 # Pairs that static quantisation is calibrated with, in batches; none of them is measured.
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 6, 8
+
+
+@lru_cache(maxsize=1)
+def max_length(model: Path) -> int:
+    """Return the tokens of a pair that everyone reads: 512, or fewer where the model can't."""
+    return min(_USUAL_MAX_LENGTH, int(_tokenizer(model).model_max_length))
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Contender:
 def _ours(dtype: str, model: Path, made: Path, setting: Any) -> Score:
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
 
-    encoder = BGECrossEncoder(str(model), max_length=MAX_LENGTH, dtype=dtype, device="cpu")  # type: ignore[arg-type]
+    encoder = BGECrossEncoder(str(model), max_length=max_length(model), dtype=dtype, device="cpu")  # type: ignore[arg-type]
     return encoder.logits
 
 
@@ -57,7 +63,7 @@ def _cross_encoder(model: Path, dtype: str) -> Any:
     from sentence_transformers import CrossEncoder
 
     return CrossEncoder(
-        str(model), device="cpu", max_length=MAX_LENGTH, model_kwargs={"dtype": getattr(torch, dtype)},
+        str(model), device="cpu", max_length=max_length(model), model_kwargs={"dtype": getattr(torch, dtype)},
         activation_fn=torch.nn.Identity(), local_files_only=True,
     )  # fmt: skip
 
@@ -86,7 +92,7 @@ def _flag_embedding(model: Path, made: Path, batch_size: int) -> Score:
 def _flag_reranker(model: Path) -> Any:
     from FlagEmbedding import FlagReranker
 
-    return FlagReranker(str(model), use_fp16=False, devices=["cpu"], max_length=MAX_LENGTH)
+    return FlagReranker(str(model), use_fp16=False, devices=["cpu"], max_length=max_length(model))
 
 
 def _prepare_openvino(model: Path, made: Path, pairs: Pairs) -> None:
@@ -109,7 +115,7 @@ def _prepare_openvino_int8(model: Path, made: Path, pairs: Pairs) -> None:
     if (made / "openvino_int8.xml").exists():
         return
     _prepare_openvino(model, made, pairs)
-    batches = list(_padded_batches(_tokenizer(model), pairs, _CALIBRATION_BATCH))[:_CALIBRATION_BATCHES]
+    batches = list(_padded_batches(model, pairs, _CALIBRATION_BATCH))[:_CALIBRATION_BATCHES]
     graph = openvino.Core().read_model(made / "openvino.xml")
     # What sentence-transformers' export_static_quantized_openvino_model does.
     quantized = nncf.quantize(
@@ -121,7 +127,7 @@ def _prepare_openvino_int8(model: Path, made: Path, pairs: Pairs) -> None:
 
 def _openvino(file: str, precision: str, model: Path, made: Path, batch_size: int) -> Score:
     compiled = _compiled(made / file, precision)
-    return _batched(_tokenizer(model), batch_size, lambda features: compiled(features)[0])
+    return _batched(model, batch_size, lambda features: compiled(features)[0])
 
 
 @lru_cache(maxsize=1)
@@ -151,7 +157,7 @@ def _prepare_onnx(model: Path, made: Path, pairs: Pairs) -> None:
 
 def _onnx(file: str, model: Path, made: Path, batch_size: int) -> Score:
     session = _session(made / file)
-    return _batched(_tokenizer(model), batch_size, lambda features: session.run(None, features)[0])
+    return _batched(model, batch_size, lambda features: session.run(None, features)[0])
 
 
 @lru_cache(maxsize=1)
@@ -175,7 +181,7 @@ def _flashrank(model: Path, made: Path, setting: Any) -> Score:
         tokens = {key: value for key, value in special.items() if key.endswith("_token") and isinstance(value, str)}
         (folder / "special_tokens_map.json").write_text(json.dumps(tokens), "utf-8")
         (folder / file).symlink_to(made / "model_int8.onnx")
-    ranker = Ranker(name, cache_dir=str(made / "flashrank"), max_length=MAX_LENGTH, log_level="WARNING")
+    ranker = Ranker(name, cache_dir=str(made / "flashrank"), max_length=max_length(model), log_level="WARNING")
 
     def score(pairs: Pairs) -> list[float]:
         passages = [{"id": i, "text": document} for i, (_, document) in enumerate(pairs)]
@@ -247,20 +253,22 @@ def _inputs(tokenizer: Any) -> list[str]:
     return [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokenizer.model_input_names]
 
 
+@lru_cache(maxsize=1)
 def _tokenizer(model: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model, local_files_only=True)
 
 
-def _padded_batches(tokenizer: Any, pairs: Pairs, size: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
+def _padded_batches(model: Path, pairs: Pairs, size: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Yield positions and features of batches sorted by length, as sentence-transformers does for these runtimes."""
     import numpy as np
 
+    tokenizer = _tokenizer(model)
     queries, documents = zip(*pairs, strict=True)
     names = _inputs(tokenizer)
     encoded = tokenizer(
-        list(queries), list(documents), truncation="only_second", max_length=MAX_LENGTH,
+        list(queries), list(documents), truncation="only_second", max_length=max_length(model),
         return_token_type_ids="token_type_ids" in names,
     )  # fmt: skip
     order = sorted(range(len(pairs)), key=lambda i: -len(encoded["input_ids"][i]))
@@ -275,10 +283,10 @@ def _padded_batches(tokenizer: Any, pairs: Pairs, size: int) -> Iterator[tuple[l
         yield some, features
 
 
-def _batched(tokenizer: Any, size: int, run: Callable[[dict[str, Any]], Any]) -> Score:
+def _batched(model: Path, size: int, run: Callable[[dict[str, Any]], Any]) -> Score:
     def score(pairs: Pairs) -> list[float]:
         logits = [0.0] * len(pairs)
-        for positions, features in _padded_batches(tokenizer, pairs, size):
+        for positions, features in _padded_batches(model, pairs, size):
             for i, logit in zip(positions, run(features).ravel().tolist(), strict=True):
                 logits[i] = logit
         return logits
