@@ -115,13 +115,13 @@ def test_emergencies_are_recognised_and_everyday_complaints_are_none(name: str, 
 
 
 if __name__ == "__main__":
-    for part in ("dev", "dev2", "dev3", "heldout", "heldout2", "heldout3"):
+    for part in ("dev", "dev2", "dev3", "dev4", "heldout", "heldout2", "heldout3", "heldout4"):
         name = f"clinical_polarity_{part}"
         strict = mention_f1(name, with_term=True)
         wrong, denied = denied_shown_as_present(name)
         print(f"{name}: F1 {mention_f1(name):.3f}, with the right term {strict:.3f}; {wrong} of {denied} denied")  # noqa: T201
     for name in (
-        *(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2", "heldout3")),
+        *(f"clinical_triage_{part}" for part in ("dev", "dev2", "dev3", "heldout", "heldout2", "heldout3", "heldout4")),
         "heldout_triage",
     ):
         recognised, false_alarms = triage_figures(name)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from langchain_bge_medical.clinical.alarm import Alarm, default_alarm
 from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.folding import fold_pattern, folded
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
@@ -75,6 +76,18 @@ _GAPS = (
     ("‥‥", r"[^.;!?\n]{0,50}"),
     ("‥", r"[^.,;!?\n]{0,30}"),
 )
+# Log-odds from which on words are an emergency without a rule, and below which a rule has likely met a question, a story
+# or a film: chosen on writers whom neither the rules nor the model knew (`training.alarm` prints what that gives).
+_LOUD, _CALM = 0.7, -2.5
+_BY_EAR, _EMERGENCY_DEPARTMENT = "sounds-like-an-emergency", "急诊科"
+_SOUNDS: Mapping[Lang, str] = {
+    "zh": "这些话听起来像急症;请由急诊医生判断。",
+    "en": "These words sound like an emergency; let an emergency doctor decide.",
+}
+_IF_NOW: Mapping[Lang, str] = {
+    "zh": "如果现在有人正是这样,请立即拨打120或前往最近的急诊。",
+    "en": "If somebody is like this now, call an ambulance (120 in China) or go to the nearest emergency department.",
+}
 _FRAGMENT = re.compile(r"<([^<>=!]+)>")
 
 _ADVICE: Mapping[Level, Mapping[Lang, str]] = {
@@ -108,6 +121,8 @@ class RedFlag(BaseModel):
     advice: dict[Lang, str]
     department: str
     source: str
+    always: bool = False
+    """Whether it stands however calm the words sound: who speaks of dying may sound calm."""
 
 
 class Reason(BaseModel):
@@ -137,6 +152,7 @@ class RedFlags:
         lexicon: SymptomLexicon,
         concepts: Mapping[str, Sequence[str]] | None = None,
         fragments: Mapping[str, str] | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         """Check the rules against the lexicon.
 
@@ -145,6 +161,8 @@ class RedFlags:
             lexicon: Terms that the rules may name.
             concepts: Name → alternatives, for use as `$name`.
             fragments: Name → regular expression, for use as `<name>` in patterns.
+            alarm: Hears emergencies in words that no rule knows, and that a rule has met a mere question. Without one
+                the rules stand alone.
 
         Raises:
             ValueError: If a rule or concept names a term, concept, context or fragment that there is not, or
@@ -154,6 +172,7 @@ class RedFlags:
         self._lexicon = lexicon
         self._concepts = dict(concepts or {})
         self._fragments = dict(fragments or {})
+        self._alarm = alarm
         self._patterns: dict[str, re.Pattern[str]] = {}
         for name, alternatives in self._concepts.items():
             for alternative in alternatives:
@@ -182,10 +201,10 @@ class RedFlags:
             raise ValueError(f"{owner}: {alternative!r} is not in the symptom lexicon")
 
     @classmethod
-    def load(cls, lexicon: SymptomLexicon, path: Path = _DEFAULT) -> RedFlags:
+    def load(cls, lexicon: SymptomLexicon, path: Path = _DEFAULT, *, alarm: Alarm | None = None) -> RedFlags:
         """Read a rule file: a JSON object of `fragments`, `concepts` and `rules`."""
         raw = json.loads(path.read_text("utf-8"))
-        return cls(map(RedFlag.model_validate, raw["rules"]), lexicon, raw["concepts"], raw["fragments"])
+        return cls(map(RedFlag.model_validate, raw["rules"]), lexicon, raw["concepts"], raw["fragments"], alarm)
 
     def triage(
         self,
@@ -198,8 +217,9 @@ class RedFlags:
     ) -> Triage:
         """Return how soon the patient must be seen.
 
-        Red flags decide about emergency. Findings that are denied, past or somebody else's do not count;
-        suspected ones do.
+        Red flags decide about emergency; findings that are denied, past or somebody else's do not count, suspected
+        ones do. Words that meet none but sound like an emergency are one; rules that are met by what sounds like no
+        patient at all make it `urgent`, with what to do if it is happening.
 
         Args:
             text: The patient's words.
@@ -217,18 +237,23 @@ class RedFlags:
         no_patient = "不是病人" in self._concepts and facts.occurs("$不是病人")
         rules = () if no_patient else self._rules
         met = [(rule, quotes) for rule in rules if (quotes := _meets(rule, facts)) is not None]
-        if met:
-            level: Level = min((rule.level for rule, _ in met), key=_LEVELS.index)
-            met.sort(key=lambda item: _LEVELS.index(item[0].level))
-            advice = " ".join(dict.fromkeys(rule.advice[lang] for rule, _ in met if rule.level == level))
-        else:
+        met.sort(key=lambda item: _LEVELS.index(item[0].level))
+        reasons = [Reason(rule=rule.id, text=rule.reason[lang], quotes=quotes) for rule, quotes in met]
+        departments = [rule.department for rule, _ in met]
+        level: Level | None = met[0][0].level if met else None
+        advice = " ".join(dict.fromkeys(rule.advice[lang] for rule, _ in met if rule.level == level))
+        if self._alarm is not None and not no_patient:
+            heard = self._alarm.hear(text)
+            if level != "emergency" and heard.log_odds > _LOUD:
+                quotes = [heard.quote] if heard.quote else []
+                reasons = [Reason(rule=_BY_EAR, text=_SOUNDS[lang], quotes=quotes), *reasons]
+                departments = [_EMERGENCY_DEPARTMENT, *departments]
+                level, advice = "emergency", _ADVICE["emergency"][lang]
+            elif level == "emergency" and heard.log_odds < _CALM and not any(rule.always for rule, _ in met):
+                level, advice = "urgent", _IF_NOW[lang]
+        if level is None:
             return usual_triage(usual, lang)
-        return Triage(
-            level=level,
-            reasons=[Reason(rule=rule.id, text=rule.reason[lang], quotes=quotes) for rule, quotes in met],
-            advice=advice,
-            departments=list(dict.fromkeys(rule.department for rule, _ in met)),
-        )
+        return Triage(level=level, reasons=reasons, advice=advice, departments=list(dict.fromkeys(departments)))
 
 
 def usual_triage(usual: Level | None, lang: Lang = "zh") -> Triage:
@@ -374,5 +399,5 @@ def _meets(rule: RedFlag, facts: _Facts) -> list[str] | None:
 
 @functools.cache
 def default_red_flags() -> RedFlags:
-    """Return the bundled rules over the bundled lexicon; read once."""
-    return RedFlags.load(default_lexicon())
+    """Return the bundled rules over the bundled lexicon, with the bundled alarm; read once."""
+    return RedFlags.load(default_lexicon(), alarm=default_alarm())
