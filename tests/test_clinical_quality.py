@@ -5,6 +5,8 @@ other half of what the authors of `_dev` and of `_dev3` wrote, were read as tota
 
 `_heldout3` is by yet another hand, written after the rules and never used for them; it counts a spouse or grandparent
 who is described as somebody else, and what has just ended as past, which the rules hear as the patient and as absent.
+`_heldout4` is by two more; its mentions are the other half of what the author of `_dev4` wrote, labelled as they hear.
+The alarm learnt from the development files and from seven writers; of `_heldout3` and `_heldout4` it knew no writer.
 
 `python -m tests.test_clinical_quality` prints the figures that the README shows; the tests hold their floors.
 """
@@ -98,20 +100,22 @@ def test_nothing_denied_is_taken_to_be_there_where_the_rules_were_written(part: 
 
 
 @pytest.mark.parametrize(
-    ("name", "least"),
+    ("name", "least", "most"),
     [
-        ("clinical_triage_dev", 0.97),
-        ("clinical_triage_dev2", 0.97),
-        ("clinical_triage_dev3", 0.97),
-        ("clinical_triage_heldout", 0.95),
-        ("clinical_triage_heldout2", 0.89),
-        ("heldout_triage", 0.95),
+        ("clinical_triage_dev", 0.99, 0.01),
+        ("clinical_triage_dev2", 0.99, 0.01),
+        ("clinical_triage_dev3", 0.99, 0.01),
+        ("clinical_triage_heldout", 0.97, 0.03),
+        ("clinical_triage_heldout2", 0.96, 0.03),
+        ("clinical_triage_heldout3", 0.94, 0.08),
+        ("clinical_triage_heldout4", 0.97, 0.05),
+        ("heldout_triage", 0.95, 0.1),
     ],
 )
-def test_emergencies_are_recognised_and_everyday_complaints_are_none(name: str, least: float) -> None:
+def test_emergencies_are_recognised_and_everyday_complaints_are_none(name: str, least: float, most: float) -> None:
     recognised, false_alarms = triage_figures(name)
     assert recognised >= least
-    assert false_alarms <= 0.03
+    assert false_alarms <= most
 
 
 if __name__ == "__main__":

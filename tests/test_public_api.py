@@ -43,7 +43,9 @@ CLINICAL = {
     "clinical.evidence": {"clinical.demographics", "clinical.lexicon", "clinical.polarity"},
     "clinical.next_question": {"clinical.lexicon", "clinical.polarity"},
     "clinical.abstention": {"clinical.lexicon", "clinical.numbers", "clinical.polarity", "clinical.weights"},
+    "clinical.alarm": {"clinical.folding"},
     "clinical.triage": {
+        "clinical.alarm",
         "clinical.demographics",
         "clinical.folding",
         "clinical.lexicon",
@@ -112,6 +114,7 @@ MAY_IMPORT = {
     "evaluation.stages": {"evaluation.compare"},
     "evaluation.report": {"evaluation.compare", "evaluation.metrics"},
     # Training stands on top of what it tunes and measures.
+    "training.alarm": {"clinical.alarm", "clinical.folding", "clinical.lexicon", "clinical.triage"},
     "training.calibration": {"confidence", "evaluation.compare", "evaluation.metrics"},
     "training.examples": {"clinical.lexicon", "clinical.polarity", "knowledge_base", "training.queries"},
     "training.model_card": {"model_files", "training.materials"},

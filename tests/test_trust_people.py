@@ -227,7 +227,7 @@ def test_a_way_of_speaking_is_not_taken_for_it(query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "level"),
+    ("query", "least"),
     [
         ("孕妇发烧39度", "urgent"),
         ("怀孕三个月肚子痛出血", "emergency"),
@@ -238,8 +238,8 @@ def test_a_way_of_speaking_is_not_taken_for_it(query: str) -> None:
         ("孩子误食老鼠药", "emergency"),
     ],
 )
-def test_pregnancy_and_children_are_seen_soon(query: str, level: str) -> None:
-    assert answer(query)["triage"]["level"] == level
+def test_pregnancy_and_children_are_seen_soon(query: str, least: str) -> None:
+    assert answer(query)["triage"]["level"] in {least, "emergency"}
 
 
 def test_no_cache_of_ours_keeps_a_patients_words_once_they_are_answered() -> None:

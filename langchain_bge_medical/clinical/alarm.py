@@ -19,8 +19,8 @@ from langchain_bge_medical.clinical.folding import folded
 
 _DEFAULT = Path(__file__).parents[1] / "resources" / "alarm.json"
 _UNIT = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|\S")
-_SENTENCE = re.compile(r"[^。!?;\n]*[。!?;\n]*")
-_CLAUSE = re.compile(r"[^,。!?;、\n]+")
+_SENTENCE = re.compile(r"[^。！？；\n]*[。！？；\n]*")
+_CLAUSE = re.compile(r"[^，。！？；、\n]+")
 _LONGEST_RUN = 3
 # The texts that it learnt from have up to some hundred units; of longer ones the loudest part counts.
 _LONGEST_TEXT = 120
@@ -36,8 +36,10 @@ class Alarm:
         log_odds: float
         """Of an emergency; 0 is as likely as not where half of the texts are emergencies. `nan` if too few of the
         units are known to tell."""
+        units: int
+        """How many units the text has."""
         quote: str
-        """The clause that says most for it, `""` if none does."""
+        """The clause that says most for it."""
 
     def __init__(self, bias: float, runs: Mapping[str, tuple[float, float]]) -> None:
         """Take a model as it is.
@@ -58,21 +60,20 @@ class Alarm:
     def hear(self, text: str) -> Alarm.Heard:
         """Return how much a text sounds like an emergency, and which words say so; takes linear time."""
         plain, offsets = folded(text)
-        parts = list(_parts(plain))
-        heard = [(self._log_odds(plain[start:end]), start, end) for start, end in parts]
+        size = len(_UNIT.findall(plain))
+        heard = [(self._log_odds(plain[start:end]), start, end) for start, end in _parts(plain)]
         known = [part for part in heard if not math.isnan(part[0])]
         if not known:
-            return self.Heard(math.nan, "")
+            return self.Heard(math.nan, size, "")
         log_odds, start, end = max(known)
         clauses = [(start + m.start(), start + m.end()) for m in _CLAUSE.finditer(plain[start:end])]
-        loudest = max(clauses, key=lambda span: self._sum(plain[slice(*span)]), default=None)
-        if loudest is None or self._sum(plain[slice(*loudest)]) <= 0:
-            return self.Heard(log_odds, "")
-        return self.Heard(log_odds, text[offsets[loudest[0]] : offsets[loudest[1] - 1] + 1].strip())
+        first, last = max(clauses or [(start, end)], key=lambda span: self._sum(plain[slice(*span)]))
+        return self.Heard(log_odds, size, text[offsets[first] : offsets[last - 1] + 1].strip())
 
     def _log_odds(self, plain: str) -> float:
         parts = units(plain)
-        if not parts or sum(unit in self._runs for unit in parts) < _KNOWN * len(parts):
+        words = [unit for unit in parts if unit[0].isalnum()]
+        if not words or sum(word in self._runs for word in words) < _KNOWN * len(words):
             return math.nan
         total = square = 0.0
         for run, count in Counter(runs(parts)).items():

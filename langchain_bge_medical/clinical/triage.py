@@ -18,7 +18,7 @@ from langchain_bge_medical.clinical.folding import fold_pattern, folded
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
-from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, denied_within
+from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, affirms_nothing, denied_within
 
 Level = Literal["emergency", "urgent", "routine", "self_care"]
 Lang = Literal["zh", "en"]
@@ -76,9 +76,10 @@ _GAPS = (
     ("‥‥", r"[^.;!?\n]{0,50}"),
     ("‥", r"[^.,;!?\n]{0,30}"),
 )
-# Log-odds from which on words are an emergency without a rule, and below which a rule has likely met a question, a story
-# or a film: chosen on writers whom neither the rules nor the model knew (`training.alarm` prints what that gives).
+# Log-odds from which on words are an emergency without a rule, and below which a rule has likely met a question or a
+# story: chosen on writers whom neither the rules nor the model knew (`training.alarm` prints what that gives).
 _LOUD, _CALM = 0.7, -2.5
+_SHORTEST_STORY = 12  # units of a text that may take a rule back: 孩子误食老鼠药 says all in seven
 _BY_EAR, _EMERGENCY_DEPARTMENT = "sounds-like-an-emergency", "急诊科"
 _SOUNDS: Mapping[Lang, str] = {
     "zh": "这些话听起来像急症;请由急诊医生判断。",
@@ -244,12 +245,17 @@ class RedFlags:
         advice = " ".join(dict.fromkeys(rule.advice[lang] for rule, _ in met if rule.level == level))
         if self._alarm is not None and not no_patient:
             heard = self._alarm.hear(text)
-            if level != "emergency" and heard.log_odds > _LOUD:
-                quotes = [heard.quote] if heard.quote else []
-                reasons = [Reason(rule=_BY_EAR, text=_SOUNDS[lang], quotes=quotes), *reasons]
+            # Runs of characters do not know what 没有 does: of words that only deny, nothing is heard.
+            if level != "emergency" and heard.log_odds > _LOUD and not affirms_nothing(text, reading.findings):
+                reasons = [Reason(rule=_BY_EAR, text=_SOUNDS[lang], quotes=[heard.quote]), *reasons]
                 departments = [_EMERGENCY_DEPARTMENT, *departments]
                 level, advice = "emergency", _ADVICE["emergency"][lang]
-            elif level == "emergency" and heard.log_odds < _CALM and not any(rule.always for rule, _ in met):
+            elif (
+                level == "emergency"
+                and heard.log_odds < _CALM
+                and heard.units >= _SHORTEST_STORY
+                and not any(rule.always for rule, _ in met)
+            ):
                 level, advice = "urgent", _IF_NOW[lang]
         if level is None:
             return usual_triage(usual, lang)
