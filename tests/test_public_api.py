@@ -114,7 +114,13 @@ MAY_IMPORT = {
     "evaluation.stages": {"evaluation.compare"},
     "evaluation.report": {"evaluation.compare", "evaluation.metrics"},
     # Training stands on top of what it tunes and measures.
-    "training.alarm": {"clinical.alarm", "clinical.folding", "clinical.lexicon", "clinical.triage"},
+    "training.alarm": {
+        "clinical.alarm",
+        "clinical.folding",
+        "clinical.lexicon",
+        "clinical.triage",
+        "model_files",
+    },
     "training.calibration": {"confidence", "evaluation.compare", "evaluation.metrics"},
     "training.examples": {"clinical.lexicon", "clinical.polarity", "knowledge_base", "training.queries"},
     "training.model_card": {"model_files", "training.materials"},

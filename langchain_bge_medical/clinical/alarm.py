@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,37 +20,38 @@ from langchain_bge_medical.clinical.folding import folded
 
 _DEFAULT = Path(__file__).parents[1] / "resources" / "alarm.json"
 _UNIT = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|\S")
+# Of a folded text, whose stops are all Chinese.
 _SENTENCE = re.compile(r"[^。！？；\n]*[。！？；\n]*")
 _CLAUSE = re.compile(r"[^，。！？；、\n]+")
 _LONGEST_RUN = 3
-# The texts that it learnt from have up to some hundred units; of longer ones the loudest part counts.
-_LONGEST_TEXT = 120
+# Of longer texts the loudest part of whole sentences counts: one alarming sentence is not drowned by calm ones.
+_LONGEST_TEXT = 60
 _KNOWN = 0.6  # of the units: a text in another language is not judged
 
 
+class Heard(NamedTuple):
+    """What was heard in a text."""
+
+    log_odds: float
+    """Of an emergency; 0 is as likely as not where half of the texts are emergencies. `nan` if too few of the units are
+    known to tell."""
+    units: int
+    """How many units the text has."""
+    quote: str
+    """The clause that says most for it."""
+
+
+@dataclass(frozen=True)
 class Alarm:
-    """A logistic regression on runs of one to three units; a unit is a Chinese character, a word, or a number."""
+    """A logistic regression on runs of one to three units; a unit is a Chinese character, a word, or a number.
 
-    class Heard(NamedTuple):
-        """What was heard in a text."""
+    Attributes:
+        bias: The log-odds of a text of which nothing is known.
+        runs: Run of units, joined by blanks → its inverse document frequency and its weight.
+    """
 
-        log_odds: float
-        """Of an emergency; 0 is as likely as not where half of the texts are emergencies. `nan` if too few of the
-        units are known to tell."""
-        units: int
-        """How many units the text has."""
-        quote: str
-        """The clause that says most for it."""
-
-    def __init__(self, bias: float, runs: Mapping[str, tuple[float, float]]) -> None:
-        """Take a model as it is.
-
-        Args:
-            bias: The log-odds of a text of which nothing is known.
-            runs: Run of units, joined by blanks → its inverse document frequency and its weight.
-        """
-        self._bias = bias
-        self._runs = runs
+    bias: float
+    runs: Mapping[str, tuple[float, float]]
 
     @classmethod
     def load(cls, path: Path = _DEFAULT) -> Alarm:
@@ -57,35 +59,35 @@ class Alarm:
         raw = json.loads(path.read_text("utf-8"))
         return cls(raw["bias"], {run: (idf, weight) for run, idf, weight in raw["runs"]})
 
-    def hear(self, text: str) -> Alarm.Heard:
+    def hear(self, text: str) -> Heard:
         """Return how much a text sounds like an emergency, and which words say so; takes linear time."""
         plain, offsets = folded(text)
         size = len(_UNIT.findall(plain))
         heard = [(self._log_odds(plain[start:end]), start, end) for start, end in _parts(plain)]
         known = [part for part in heard if not math.isnan(part[0])]
         if not known:
-            return self.Heard(math.nan, size, "")
+            return Heard(math.nan, size, "")
         log_odds, start, end = max(known)
         clauses = [(start + m.start(), start + m.end()) for m in _CLAUSE.finditer(plain[start:end])]
         first, last = max(clauses or [(start, end)], key=lambda span: self._sum(plain[slice(*span)]))
-        return self.Heard(log_odds, size, text[offsets[first] : offsets[last - 1] + 1].strip())
+        return Heard(log_odds, size, text[offsets[first] : offsets[last - 1] + 1].strip())
 
     def _log_odds(self, plain: str) -> float:
         parts = units(plain)
         words = [unit for unit in parts if unit[0].isalnum()]
-        if not words or sum(word in self._runs for word in words) < _KNOWN * len(words):
+        if not words or sum(word in self.runs for word in words) < _KNOWN * len(words):
             return math.nan
         total = square = 0.0
         for run, count in Counter(runs(parts)).items():
-            if run in self._runs:
-                idf, weight = self._runs[run]
+            if run in self.runs:
+                idf, weight = self.runs[run]
                 value = (1 + math.log(count)) * idf
                 total += value * weight
                 square += value * value
-        return self._bias + total / math.sqrt(square)
+        return self.bias + total / math.sqrt(square)
 
     def _sum(self, plain: str) -> float:
-        return sum(math.prod(self._runs.get(run, (0.0, 0.0))) for run in runs(units(plain)))
+        return sum(math.prod(self.runs.get(run, (0.0, 0.0))) for run in runs(units(plain)))
 
 
 def units(plain: str) -> list[str]:

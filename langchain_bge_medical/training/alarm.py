@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,49 +21,87 @@ from langchain_bge_medical.clinical.alarm import Alarm, runs, units
 from langchain_bge_medical.clinical.folding import folded
 from langchain_bge_medical.clinical.lexicon import default_lexicon
 from langchain_bge_medical.clinical.triage import RedFlags
+from langchain_bge_medical.model_files import bundled_knowledge_base
 
-CORPUS = Path(__file__).parent / "corpus" / "emergencies.jsonl"
+_CORPUS = Path(__file__).parent / "corpus"
 _OUT = Path(__file__).parents[1] / "resources" / "alarm.json"
 _C = 20.0  # of scikit-learn's: 3 to 30 do about as well on writers left out
 _FEWEST_TEXTS = 2  # that a run must occur in
+# Complaints of diseases that can wait, so that a long illness told at length is not heard as an emergency: how many of
+# each disease from each file, and what one weighs. Nobody said of each that it is none.
+_COMPLAINTS = ("complaints", "more_complaints", "other_words", "english", "english_more")
+_CAN_WAIT = {"routine": (10, 0.2), "self_care": (10, 0.2), "urgent": (6, 0.1)}
 
 
 class Text(NamedTuple):
-    """One text of the corpus."""
+    """One text to learn from."""
 
     query: str
     emergency: bool
     writer: str
+    weight: float = 1.0
 
 
-def read(path: Path = CORPUS) -> list[Text]:
-    """Read JSON Lines of `{"query", "emergency", "writer"}`."""
-    return [Text(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+def read() -> list[Text]:
+    """Return the texts of which somebody said what they are."""
+    lines = (_CORPUS / "emergencies.jsonl").read_text("utf-8").splitlines()
+    return [Text(**json.loads(line)) for line in lines]
 
 
-def fit(texts: Sequence[Text]) -> Alarm:
-    """Return the model learnt from `texts`: TF-IDF, unit length, logistic regression with balanced classes."""
-    return Alarm(*_fitted(texts))
+def read_others(rules: RedFlags) -> list[Text]:
+    """Return other talk, and a sample of the complaints of diseases that can wait, without those that meet a rule."""
+    records = json.loads(bundled_knowledge_base().read_text("utf-8"))
+    urgency = {record["disease"]: record["urgency"] for record in records}
+    generator = random.Random(20261127)  # noqa: S311 - the same sample each time
+    others = [Text(line["query"], False, "other talk") for line in _lines("off_topic")]
+    for file in _COMPLAINTS:
+        of_disease: defaultdict[str, list[str]] = defaultdict(list)
+        for line in _lines(file):
+            of_disease[line["disease"]].append(line["query"])
+        for disease, queries in of_disease.items():
+            number, weight = _CAN_WAIT.get(urgency.get(disease, ""), (0, 0.0))
+            for query in generator.sample(queries, min(number, len(queries))):
+                if rules.triage(query).level != "emergency":
+                    others.append(Text(query, False, "complaints", weight))
+    return others
 
 
-def _fitted(texts: Sequence[Text]) -> tuple[float, dict[str, tuple[float, float]]]:
+def fit(texts: Sequence[Text], others: Sequence[Text] = ()) -> Alarm:
+    """Return the model learnt from texts: TF-IDF, unit length, logistic regression with balanced classes.
+
+    Args:
+        texts: They give the runs and their frequencies.
+        others: They only say what is no emergency.
+    """
+    return Alarm(*_fitted(texts, others))
+
+
+def _fitted(texts: Sequence[Text], others: Sequence[Text]) -> tuple[float, dict[str, tuple[float, float]]]:
+    import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     vectorizer = TfidfVectorizer(analyzer=_runs_of, min_df=_FEWEST_TEXTS, sublinear_tf=True)
-    x = vectorizer.fit_transform([text.query for text in texts])
-    model: Any = LogisticRegression(C=_C, class_weight="balanced", max_iter=3_000)
-    model.fit(x, [text.emergency for text in texts])
-    columns = vectorizer.get_feature_names_out()
+    vectorizer.fit([text.query for text in texts])
+    everything = [*texts, *others]
+    emergency = np.array([text.emergency for text in everything])
+    weights = np.array([text.weight for text in everything])
+    for kind in (True, False):
+        weights[emergency == kind] /= weights[emergency == kind].sum() / len(texts)
+    model: Any = LogisticRegression(C=_C, max_iter=3_000)
+    model.fit(vectorizer.transform([text.query for text in everything]), emergency, sample_weight=weights / 2)
+    columns = map(str, vectorizer.get_feature_names_out())
     # Three decimals: what they change is far below what an unknown writer changes.
-    weights = [
-        (round(float(idf), 3), round(float(w), 3)) for idf, w in zip(vectorizer.idf_, model.coef_[0], strict=True)
-    ]
-    return round(float(model.intercept_[0]), 3), dict(zip(map(str, columns), weights, strict=True))
+    numbers = zip(vectorizer.idf_.round(3).tolist(), model.coef_[0].round(3).tolist(), strict=True)
+    return round(float(model.intercept_[0]), 3), dict(zip(columns, numbers, strict=True))
 
 
 def _runs_of(text: str) -> list[str]:
     return list(runs(units(folded(text)[0])))
+
+
+def _lines(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (_CORPUS / f"{name}.jsonl").read_text("utf-8").splitlines()]
 
 
 def main() -> None:
@@ -69,21 +109,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=_OUT)
     options = parser.parse_args()
-    texts = read()
-    rules = RedFlags.load(default_lexicon(), alarm=None)
+    rules = RedFlags.load(default_lexicon())
+    texts, others = read(), read_others(rules)
     for writer in sorted({text.writer for text in texts} - {"rules"}):
-        rest = fit([text for text in texts if text.writer != writer])
+        rest = fit([text for text in texts if text.writer != writer], others)
         both = RedFlags.load(default_lexicon(), alarm=rest)
         mine = [text for text in texts if text.writer == writer]
         shares = [f"{name} {_share(flags, mine, True):.3f} of emergencies, {_share(flags, mine, False):.3f} of others"
                   for name, flags in (("rules", rules), ("both", both))]  # fmt: skip
         print(f"{writer} ({len(mine)} texts): {'; '.join(shares)}", flush=True)  # noqa: T201
-    bias, weights = _fitted(texts)
+    bias, weights = _fitted(texts, others)
     table = [[run, *pair] for run, pair in sorted(weights.items())]
     options.out.write_text(
         json.dumps({"bias": bias, "runs": table}, ensure_ascii=False, separators=(",", ":")), "utf-8"
     )
-    print(f"{len(texts)} texts, {len(table)} runs → {options.out}")  # noqa: T201
+    print(f"{len(texts)} texts and {len(others)} others, {len(table)} runs → {options.out}")  # noqa: T201
 
 
 def _share(flags: RedFlags, texts: Sequence[Text], emergency: bool) -> float:
