@@ -128,6 +128,7 @@ EXACT = (
 )
 
 
+@pytest.mark.filterwarnings("default")  # what other libraries warn of is theirs
 @pytest.mark.parametrize("contender", [*OURS, *PEERS], ids=lambda contender: contender.name)
 def test_every_contender_that_is_installed_scores_the_same_pairs_as_one_pair_at_a_time_in_float32(
     contender: Contender, tmp_path: Path
