@@ -1162,6 +1162,8 @@ def _store(
         built = build_database(_counted(loader.lazy_load(), "embedding"), model, location, **where)
     except ModuleNotFoundError:
         raise UserError(f"--store {kind} needs: pip install 'langchain-bge-medical[{kind}]'") from None
+    except ConnectionError as error:
+        raise UserError(f"--store: {error}") from None
     return built, built.documents()
 
 

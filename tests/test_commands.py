@@ -97,6 +97,7 @@ def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(r
     assert (done.exit_code, "还没有依据。" in done.stdout) == (0, True)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # inside the databases' clients
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -104,6 +105,8 @@ def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(r
         (("--store", "chroma:ftp://host"), "--store is faiss, chroma, milvus"),
         (("--store", "faiss:http://host"), "--store is faiss, chroma, milvus"),
         (("--store", "milvus"), "--store milvus needs --index FOLDER"),
+        (("--store", "chroma:http://127.0.0.1:9"), "--store: no chroma server can be reached at http://127.0.0.1:9"),
+        (("--store", "milvus:http://127.0.0.1:9"), "--store: no milvus server can be reached at http://127.0.0.1:9"),
         (("--reranker", "http://"), "--reranker: "),
         (("--llm-base-url", "http://127.0.0.1:1/v1"), "--llm-base-url needs --llm openai:MODEL"),
     ],
