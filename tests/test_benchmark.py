@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -230,11 +232,20 @@ def test_the_bundled_reranker_which_reads_fewer_tokens_than_others_is_timed_besi
     assert report["rows"][-1]["spearman"] == 1.0
 
 
-def test_a_mistake_is_named() -> None:
+def test_a_mistake_is_named_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(options: list[str]) -> str:
+        done = CliRunner().invoke(cli.app, ["benchmark", *options])
+        assert isinstance(done.exception, cli.UserError)
+        return str(done.exception)
+
+    monkeypatch.setitem(sys.modules, "matplotlib", ModuleType("matplotlib"))  # there, whether it is or not
+    sys.modules["matplotlib"].__spec__ = ModuleSpec("matplotlib", None)
     for options, says in (
         (["--shape", "huge"], "--shape: there is no shape 'huge'"),
         (["--lengths", "9", "3"], "--lengths are the shortest and the longest"),
+        (["--plot", "times.jpeg"], "--plot is a .png or .svg file in a folder that is there, got times.jpeg"),
+        (["--plot", "/no/such/folder/times.png"], "--plot is a .png or .svg file in a folder that is there"),
     ):
-        done = CliRunner().invoke(cli.app, ["benchmark", *options])
-        assert isinstance(done.exception, cli.UserError)
-        assert says in str(done.exception)
+        assert says in refused(options)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert refused(["--plot", "times.png"]) == "--plot needs: pip install matplotlib"

@@ -147,6 +147,12 @@ def test_without_the_extra_serve_the_service_says_what_to_install(run: Run, monk
     assert refused(run("serve")) == "serve needs: pip install 'langchain-bge-medical[serve]'"
 
 
+def test_without_the_extra_otel_the_service_says_so_before_it_loads_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(cli.UserError, match=r"--otel: tracing needs: pip install 'langchain-bge-medical\[otel\]'"):
+        cli.build_service(cli.ServiceSettings(otel=True, reranker="/no/such/folder"))
+
+
 def test_the_service_warns_of_what_is_open_or_logged_and_names_a_port_that_is_taken(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
