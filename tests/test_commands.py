@@ -76,15 +76,15 @@ def test_the_calibration_is_told_in_words_and_queries_that_the_model_was_tuned_o
         for end in ("", "怎么办", "？", "两天了", "!", "。", "很久", "呢", "啊")
     ]
     queries.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
-    command = ("calibrate", "--kb", kb, "--queries", queries, "--out", out)
-    done = run(*command)
+    command = ("calibrate", "--kb", kb, "--queries", queries, "--out", out, "--reranker", tiny_reranker_of_512)
+    done = run(*command, "--dtype", "float32")
     assert done.exit_code == 0, done.exception
     assert "(交叉验证,54 条提问)" in done.stdout
     assert "离题的被拒 未知(文件中没有离题的)" in done.stdout
     assert f"已保存到 {out}" in done.stdout
     (tiny_reranker_of_512 / TRAINED_QUERIES).write_text(query_digest(lines[3]["query"]), "utf-8")  # type: ignore[arg-type]
     try:
-        said = refused(run(*command, "--reranker", tiny_reranker_of_512))
+        said = refused(run(*command))
     finally:
         (tiny_reranker_of_512 / TRAINED_QUERIES).unlink()
     assert "was tuned on 1 of these queries (first: line 4)" in said
