@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -465,6 +466,7 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
     Raises:
         ModelNotFoundError: If a model cannot be had.
         KnowledgeBaseError: If the knowledge base cannot be read.
+        UserError: If a setting cannot be had, e.g. traces without the extra `otel`.
     """
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.serving.app import Model, create_app
@@ -477,6 +479,10 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
     def load() -> BaseCrossEncoder:
         return _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype)  # type: ignore[arg-type]  # checked there
 
+    try:
+        tracer = otlp_tracer() if settings.otel else None
+    except ImportError as error:
+        raise UserError(f"--otel: {error}") from None
     revision = _identity(reranker)
     engine = ScoringEngine(load, max_wait_s=settings.max_wait, probe=_PROBE)
     parts = _assemble(
@@ -513,7 +519,7 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
         cors_origins=settings.cors_origin,
         deadline_s=settings.deadline,
         text_sample=settings.log_text_sample,
-        tracer=otlp_tracer() if settings.otel else None,
+        tracer=tracer,
     )
 
 
@@ -957,6 +963,11 @@ def benchmark(
     shortest, longest = lengths
     if not 1 <= shortest <= longest:
         raise UserError(f"--lengths are the shortest and the longest, e.g. 45 370, got {shortest} {longest}")
+    if plot is not None:  # told now, not when everything is measured
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UserError("--plot needs: pip install matplotlib")
+        if plot.suffix.lower() not in (".png", ".svg") or not plot.parent.is_dir():
+            raise UserError(f"--plot is a .png or .svg file in a folder that is there, got {plot}")
     pairs = speed.make_pairs(texts, number, shortest=shortest, longest=longest)
     peers = [peer for peer in PEERS if only is None or any(part.lower() in peer.name.lower() for part in only)]
     with tempfile.TemporaryDirectory() as temporary:
@@ -1162,6 +1173,8 @@ def _store(
         built = build_database(_counted(loader.lazy_load(), "embedding"), model, location, **where)
     except ModuleNotFoundError:
         raise UserError(f"--store {kind} needs: pip install 'langchain-bge-medical[{kind}]'") from None
+    except ConnectionError as error:
+        raise UserError(f"--store: {error}") from None
     return built, built.documents()
 
 

@@ -402,12 +402,13 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             RemoteRerankerError: If it did not.
             _Refused: At a status that will not pass.
         """
-        last: str = ""
+        last, asked = "", 0
         tries = (1 if self._given_up else self.max_tries) * len(self._endpoints)
         for _ in range(tries):
             endpoint = self._next(wait=not self._given_up)
             if endpoint is None:
                 break
+            asked += 1
             try:
                 done = work(endpoint)
             except _Passing as failure:
@@ -420,7 +421,8 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             endpoint.failures, endpoint.rests_until, self._given_up = 0, 0.0, False
             return done
         self._given_up = True
-        tried = f"tried {tries} times" if last else "all endpoints want to be left alone for longer than is waited"
+        times = "1 time" if asked == 1 else f"{asked} times"
+        tried = f"tried {times}" if last else "all endpoints want to be left alone for longer than is waited"
         raise RemoteRerankerError(f"no rerank server answered, {tried}{'; last: ' + last if last else ''}")
 
     def _next(self, *, wait: bool) -> _Endpoint | None:

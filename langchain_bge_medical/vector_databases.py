@@ -121,6 +121,7 @@ def build_database(
 
     Raises:
         ValueError: If there are no documents, two have the same id, or one is too large for the database.
+        ConnectionError: If no server can be reached at the address.
         ModuleNotFoundError: Without the extra `chroma` or `milvus`.
     """
     target = _collection(location, database, collection, token)
@@ -187,6 +188,7 @@ def open_database(
     Raises:
         FileNotFoundError: If there is no such collection.
         IndexMismatchError: If it was built with another embedding model, or not by `build_database`.
+        ConnectionError: If no server can be reached at the address.
         ModuleNotFoundError: Without the extra `chroma` or `milvus`.
     """
     target = _collection(location, database, collection, token)
@@ -382,11 +384,17 @@ class _Milvus:
 
 
 def _collection(location: str | Path, database: Database, name: str, token: str | None) -> _Collection:
-    if database == "chroma":
-        return _Chroma(location, name)
-    if database == "milvus":
-        return _Milvus(location, name, token)
-    raise ValueError(f"database must be chroma or milvus, got {database!r}")
+    if database not in ("chroma", "milvus"):
+        raise ValueError(f"database must be chroma or milvus, got {database!r}")
+    try:
+        return _Chroma(location, name) if database == "chroma" else _Milvus(location, name, token)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        if not _is_address(location):
+            raise
+        # Each client has errors of its own for this, Chroma's a plain ValueError.
+        raise ConnectionError(f"no {database} server can be reached at {location}: {error}") from None
 
 
 def _checked_identity(said: object, name: str) -> dict[str, str]:

@@ -114,6 +114,17 @@ def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_reranker_of_512(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of another one that reads the usual 512 tokens."""
+    folder = tmp_path_factory.mktemp("reranker")
+    tokenizer = make_tokenizer(512)
+    torch.manual_seed(3)
+    XLMRobertaForSequenceClassification(tiny_config(tokenizer, max_position_embeddings=514)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_embedding_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real XLM-R encoder without a head, as embedding models are."""
     folder = tmp_path_factory.mktemp("tiny_embeddings")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ def slow(model: Path, made: Path, setting: float) -> Score:
 
 def broken(model: Path, made: Path, setting: Any) -> Score:
     raise OSError("its licence has run out")
+
+
+def killed(model: Path, made: Path, setting: Any) -> Score:
+    """As by a kernel that is out of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
 
 
 def made_before(model: Path, made: Path, pairs: Pairs) -> None:

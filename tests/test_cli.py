@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from langchain_core.documents import Document
-from transformers import XLMRobertaForSequenceClassification
 
 from langchain_bge_medical.cli import _calibration
 from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_calibration, bundled_knowledge_base, resolved_revision
-from tests.conftest import RECORDS, make_tokenizer, tiny_config
+from tests.conftest import RECORDS
 
 MASTOID = "孩子发烧三天了,耳朵后面有点红肿,摸起来疼。"
 
@@ -35,16 +33,6 @@ def small_kb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("kb") / "kb.jsonl"
     file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS), "utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def tiny_reranker_of_512(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reranker")
-    tokenizer = make_tokenizer(512)
-    torch.manual_seed(3)
-    XLMRobertaForSequenceClassification(tiny_config(tokenizer, max_position_embeddings=514)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -444,3 +444,20 @@ def test_terms_that_the_lexicon_lacks_are_asked_for_as_they_stand() -> None:
         amounts=Amounts(queries=5, english=0.0, random=0),
     )  # fmt: skip
     assert sum("怪症" in query.query for query in made.synthetic()) >= 12
+
+
+@pytest.mark.parametrize("missing", ["accelerate", "datasets"])
+def test_without_the_extra_train_it_says_what_to_install_before_anything_is_read(
+    missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    nothing: Any = None
+    with pytest.raises(FinetuneError, match=r"pip install 'langchain-bge-medical\[train\]'"):
+        finetune("bundled", nothing, tmp_path / "out", Settings(), nothing)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_peft_adapters_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(FinetuneError, match=r"low-rank adapters need: pip install 'langchain-bge-medical\[train\]'"):
+        tuning._add_adapter(None)

@@ -24,6 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 from langchain_bge_medical.embeddings import BGEEmbeddings
 from langchain_bge_medical.model_files import (
     ModelNotFoundError,
+    loading,
     model_folder,
     read_config,
     resolved_revision,
@@ -267,3 +268,34 @@ def test_texts_are_in_no_log_record(tiny_embedding_model: Path, caplog: pytest.L
     with caplog.at_level(logging.DEBUG, "langchain_bge_medical"):
         BGEEmbeddings(str(tiny_embedding_model), device="cpu").embed_query("canary7741")
     assert "canary7741" not in caplog.text
+
+
+def test_a_lack_of_memory_is_not_told_as_a_damaged_model(tmp_path: Path) -> None:
+    for short in (MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")):
+        with pytest.raises(type(short)), loading("model", tmp_path):
+            raise short
+    says = r"'model' could not be loaded from .* \(KeyError: 'weight'\)"
+    with pytest.raises(ModelNotFoundError, match=says), loading("model", tmp_path):
+        raise KeyError("weight")
+
+
+def test_weights_that_give_no_finite_vector_are_said_to_be_broken(folder: Path) -> None:
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.embeddings.LayerNorm.weight.fill_(1e30)  # finite, and too large to multiply
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match="gave a vector that is not all finite; its weights are broken"):
+        BGEEmbeddings(str(folder)).embed_query("头痛")
+
+
+def test_only_the_latest_queries_are_remembered_and_all_have_their_vectors(
+    tiny_embedding_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langchain_bge_medical import embeddings as module
+
+    monkeypatch.setattr(module, "_REMEMBERED_QUERIES", 2)
+    model = BGEEmbeddings(str(tiny_embedding_model))
+    texts = ["头痛", "发热", "咳嗽", "头痛"]
+    assert np.allclose(model.embed_queries(texts), model.embed_documents(texts), atol=1e-6)
+    assert len(model._queries) == 2
+    assert repr(model) == f"BGEEmbeddings({str(tiny_embedding_model)!r}, revision=None, device=None)"

@@ -20,7 +20,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from fastapi import FastAPI
 
 from langchain_bge_medical import RemoteCrossEncoder
-from langchain_bge_medical.cli import ServiceSettings, build_service, ray_application
+from langchain_bge_medical.cli import ServiceSettings, build_service
 from langchain_bge_medical.cross_encoders import BGECrossEncoder
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
@@ -198,11 +198,3 @@ def test_a_node_that_is_killed_costs_at_most_one_request_in_a_hundred_and_no_ans
     assert load.wrong == 0
     assert load.right - before > 20
     assert len(load.failures) <= load.right / 100, load.failures[:3]
-
-
-def test_the_application_for_yaml_takes_the_settings_by_name_and_refuses_others() -> None:
-    assert ray_application({"fetch_k": 20, "replicas": {"least": 1, "most": 4}}) is not None
-    with pytest.raises(ValueError, match="rerankr"):
-        ray_application({"rerankr": "bundled"})
-    with pytest.raises(ValueError, match="the least and the most"):
-        ray_application({"replicas": {"least": 3, "most": 2}})

@@ -313,3 +313,43 @@ def test_it_pickles_as_its_settings() -> None:
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RemoteCrossEncoder(**settings)
+
+
+def test_without_pairs_nobody_is_asked() -> None:
+    with remote(nobody_there(), dialect="tei", max_tries=1) as encoder:
+        assert encoder.score([]) == []
+
+
+def test_a_key_that_is_refused_when_the_server_is_asked_what_it_is_is_told_without_its_answer() -> None:
+    server = FakeServer()
+    server.info = lambda: (403, {}, {"error": CANARY})  # type: ignore[method-assign]
+    with serving(server) as url, remote(url, api_key=KEY) as encoder:
+        with pytest.raises(
+            RemoteRerankerError, match=r"status 403.* when asked for /info; is the API key right"
+        ) as raised:
+            encoder.logits(PAIRS)
+        assert CANARY not in str(raised.value)
+        assert KEY not in str(raised.value)
+    assert not server.posts
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_is_not_waited_for() -> None:
+    server = FakeServer()
+    server.fault = lambda number: (429, {"retry-after": "86400"}, {})
+    with serving(server) as url, remote(url) as encoder:
+        started = time.monotonic()
+        with pytest.raises(RemoteRerankerError, match=r"tried 1 time; last: .*429"):
+            encoder.logits(PAIRS[:1])
+        assert time.monotonic() - started < 5
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"retry-after": "-5"}, {"retry-after": "nan"}]
+)
+def test_when_to_come_back_is_taken_only_where_it_is_a_number_of_seconds(said: dict[str, str]) -> None:
+    server = FakeServer()
+    server.fault = lambda number: (429, said, {}) if number == 0 else None
+    with serving(server) as url, remote(url) as encoder:
+        assert encoder.logits(PAIRS[:2]) == EXPECTED[:2]
+    assert len(server.posts) >= 2

@@ -30,6 +30,7 @@ from langchain_bge_medical.training.bundled import (
     main,
 )
 from langchain_bge_medical.training.materials import CORPUS, Amounts, Materials, make_materials
+from langchain_bge_medical.training.materials import main as write_materials
 from langchain_bge_medical.training.queries import Complaint, QueryWriter, leave_out, read_complaints, roughen
 from langchain_bge_medical.training.tokenizer import build_tokenizer
 from tests.conftest import RECORDS, tiny_config
@@ -300,3 +301,25 @@ def test_a_bundled_models_card_says_what_was_measured_and_what_fails_and_takes_n
     figures.write_text(json.dumps({**FIGURES, "revisions": {"reranker": "sha256:another"}}))
     with pytest.raises(SystemExit, match="sha256:another"):
         model_card.main(arguments)
+
+
+def test_the_materials_command_writes_what_the_function_makes_and_keeps_evaluation_queries_out(tmp_path: Path) -> None:
+    kb, corpus, out, kept_out = (tmp_path / name for name in ("kb.json", "c.jsonl", "m.json.gz", "e.jsonl"))
+    records = [
+        {**record, "complications": ["中耳炎", "不在库中的病"]} if i == 1 else record
+        for i, record in enumerate(RECORDS)
+    ]
+    kb.write_text(json.dumps(records, ensure_ascii=False), "utf-8")
+    lines = [{"disease": r["disease"], "query": f"{r['symptoms']}怎么办"} for r in RECORDS]
+    corpus.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    secret = lines[2]["query"]
+    kept_out.write_text(json.dumps({"query": secret, "relevant": [RECORDS[2]["disease"]]}, ensure_ascii=False), "utf-8")
+    amounts = {"variants": 2, "rough": 1, "synthetic": 1, "english": 1, "groups": 3}
+    options = ["--kb", str(kb), "--corpus", str(corpus), "--keep-out", str(kept_out), "--amounts", json.dumps(amounts)]
+    write_materials([*options, "--unseen", "1", "--out", str(out)])
+    made = Materials.load(out)
+    assert made == make_materials(kb, [corpus], kept_out=[secret], unseen=1, amounts=Amounts(**amounts))
+    assert secret not in {query.text for query in made.queries}
+    cold, ear = made.diseases.index("普通感冒"), made.diseases.index("中耳炎")
+    assert (made.neutral[cold], made.neutral[ear]) == ([ear], [cold])
+    assert (len(made.unseen), len(made.groups), len(made.documents[0])) == (1, 3, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
@@ -114,3 +115,45 @@ def test_a_filter_of_the_database_is_handed_on(filled: RecordStore) -> None:
     found = filled.similarity_search("发烧", k=5, **settings)
     assert len(found) == 5
     assert {document.metadata["department"] for document in found} == {"耳鼻喉科"}
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_what_cannot_be_indexed_is_named_and_a_build_that_failed_can_be_done_again(
+    database: Database, tmp_path: Path
+) -> None:
+    def build(*documents: Document, **options: Any) -> RecordStore:
+        return build_database(documents, HashEmbeddings(), tmp_path, database=database, **options)
+
+    with pytest.raises(ValueError, match="there are no documents to index"):
+        build()
+    with pytest.raises(ValueError, match="metadata of document 'a' cannot be saved as JSON"):
+        build(Document(id="a", page_content="头痛", metadata={"seen": {1, 2}}))
+    one = Document(id="a", page_content="头痛", metadata={"disease": "偏头痛"})
+    with pytest.raises(ValueError, match="two documents have the id 'a'"):
+        build(one, one)
+    if database == "milvus":
+        long = Document(id="b", page_content="痛" * 30_000)
+        with pytest.raises(ValueError, match="document 'b' has 90000 bytes; Milvus takes 65535"):
+            build(long, collection="empty_after_that")
+        assert build(one, collection="empty_after_that").documents() == [one]
+    assert build(one).documents() == [one]
+    with pytest.raises(FileNotFoundError, match=f"holds no {database} collection 'others'"):
+        open_database(HashEmbeddings(), tmp_path, database=database, collection="others")
+
+
+def test_a_collection_that_somebody_else_made_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    import chromadb
+
+    settings = chromadb.Settings(anonymized_telemetry=False)
+    theirs = chromadb.PersistentClient(str(tmp_path), settings).create_collection("diseases", embedding_function=None)
+    theirs.add(ids=["1"], embeddings=[[1.0, 0.0]], documents=["theirs"])
+    with pytest.raises(IndexMismatchError, match="'diseases' was not made by build_database"):
+        build_database(record_documents(), HashEmbeddings(), tmp_path, database="chroma")
+    assert theirs.count() == 1
+
+
+def test_there_are_two_databases_and_one_way_to_make_a_store(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="database must be chroma or milvus, got 'pinecone'"):
+        open_database(HashEmbeddings(), tmp_path, database="pinecone")  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="made by build_database"):
+        RecordStore.from_texts(["头痛"], HashEmbeddings())

@@ -503,3 +503,19 @@ def test_log_records_name_no_text(tmp_path: Path, documents: list[Document], cap
         load_index(tmp_path / "i", HashEmbeddings()).similarity_search("金丝雀-canary")
     assert caplog.records
     assert "金丝雀" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "does not name an index and a documents file"),
+        ({"../index.faiss": ""}, "which is not in this folder"),
+        ({"manifest.json": ""}, "which is no part of an index"),
+    ],
+)
+def test_a_manifest_that_names_other_files_is_refused(files: dict[str, str], says: str, tmp_path: Path) -> None:
+    build_index([Document(page_content="头痛")], HashEmbeddings(), tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text("utf-8")), "files": files}), "utf-8")
+    with pytest.raises(IndexMismatchError, match=says):
+        load_index(tmp_path, HashEmbeddings())

@@ -229,7 +229,7 @@ def _traceable(model: Path) -> tuple[Any, dict[str, Any]]:
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+            self.model = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
 
         def logits(self, *inputs: torch.Tensor) -> Any:
             return self.model(**dict(zip(names, inputs, strict=True))).logits
@@ -246,7 +246,7 @@ def _traceable(model: Path) -> tuple[Any, dict[str, Any]]:
     mask = torch.ones_like(ids)
     mask[1, 9:] = 0
     example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    return (Typed if len(names) == 3 else Pair)(), {name: example[name] for name in names}
+    return (Typed if len(names) == 3 else Pair)().eval(), {name: example[name] for name in names}
 
 
 def _inputs(tokenizer: Any) -> list[str]:

@@ -42,7 +42,8 @@ _GRID = {
     "named": (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0),
     "recall": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0),
 }
-_UNIT = BlendWeights(affirmed=1.0, denied=1.0, named=1.0, recall=1.0, impossible=1.0, unlikely=1.0)
+# Of 1 each; what an unlikely age takes off stays the part of an impossible one that it is: neither is fitted.
+_UNIT = BlendWeights(1.0, 1.0, 1.0, 1.0, impossible=1.0, unlikely=BLEND.unlikely / BLEND.impossible)
 _FALSE_REFUSALS = 0.02  # of the complaints: under the 5 % that are allowed, since new ones are stranger than these
 _NAMED = ("{}了", "我{}了,怎么办", "好像{}犯了", "{},两天了")  # how somebody speaks who knows what it is
 _SHORT = 200  # complaints of one symptom and nothing else
@@ -124,7 +125,7 @@ def figures(seen: Sequence[Candidates], weights: BlendWeights) -> dict[str, floa
     for one in seen:
         scores = [
             logit + weights.affirmed * p.affirmed + weights.denied * p.denied + weights.named * p.named
-            + weights.recall * p.recall + (weights.impossible * p.patient if p.patient else 0.0)
+            + weights.recall * p.recall + weights.impossible * p.patient
             for logit, p in zip(one.logits, one.units, strict=True)
         ]  # fmt: skip
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
@@ -216,13 +217,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=Path, action="append", required=True, help="labelled complaints")
     parser.add_argument("--off-topic", type=Path, action="append", default=[], help='lines with "relevant": []')
+    parser.add_argument("--kb", type=Path, default=bundled_knowledge_base())
     parser.add_argument("--reranker", default="bundled")
     parser.add_argument("--embeddings", default="bundled")
     given = parser.parse_args(arguments)
     files = [read_queries(path) for path in given.queries]
     other = [query.query for path in given.off_topic for query in read_queries(path)]
     lexicon, flags = default_lexicon(), default_red_flags()
-    documents = MedicalKBLoader(bundled_knowledge_base()).load()
+    documents = MedicalKBLoader(given.kb).load()
     search = _search(documents, given.reranker, given.embeddings, lexicon)
     names = NameIndex(document.metadata for document in documents)
     seen = observe([*files, named_complaints(documents)], search, names, lexicon)

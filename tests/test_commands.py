@@ -1,0 +1,199 @@
+"""The commands in this process, over a knowledge base of six: what people see, what is refused, what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from langchain_bge_medical import cli
+from langchain_bge_medical.evaluation import index_speed
+from langchain_bge_medical.training.finetune import TRAINED_QUERIES
+from langchain_bge_medical.training.queries import query_digest
+from tests.conftest import RECORDS
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "BGE_MEDICAL_API_KEYS", "BGE_MEDICAL_RERANKER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: object, typed: str | None = None) -> Result:
+        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], input=typed)
+
+    return invoke
+
+
+def refused(done: Result) -> str:
+    assert isinstance(done.exception, cli.UserError), done.exception
+    return str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def kb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("kb") / "kb.jsonl"
+    file.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS), "utf-8")
+    return file
+
+
+def test_an_index_is_reported_as_json_and_in_words_and_a_problem_by_its_place(
+    run: Run, kb: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "one"
+    assert json.loads(run("index", "--kb", kb, "--index", index, "--json").stdout) == {
+        "index": str(index), "records": 6
+    }  # fmt: skip
+    assert run("index", "--kb", kb, "--index", index, "--lang", "en").stdout == f"Indexed 6 diseases → {index}\n"
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(kb.read_text("utf-8") + '\n{"disease": "[x]"}', "utf-8")
+    done = run("index", "--check", "--kb", bad)
+    assert done.exit_code == 1
+    assert "error: " in done.stdout
+    assert "line 7" in done.stdout
+    assert "6 records, 1 errors" in done.stdout
+
+
+def test_the_calibration_is_told_in_words_and_queries_that_the_model_was_tuned_on_are_refused(
+    run: Run, kb: Path, tmp_path: Path, tiny_reranker_of_512: Path
+) -> None:
+    queries, out = tmp_path / "q.jsonl", tmp_path / "c.json"
+    lines = [
+        {"query": f"{record['symptoms']}{end}", "relevant": [record["disease"]]}
+        for record in RECORDS
+        for end in ("", "怎么办", "？", "两天了", "!", "。", "很久", "呢", "啊")
+    ]
+    queries.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    command = ("calibrate", "--kb", kb, "--queries", queries, "--out", out, "--reranker", tiny_reranker_of_512)
+    done = run(*command, "--dtype", "float32")
+    assert done.exit_code == 0, done.exception
+    assert "(交叉验证,54 条提问)" in done.stdout
+    assert "离题的被拒 未知(文件中没有离题的)" in done.stdout
+    assert f"已保存到 {out}" in done.stdout
+    (tiny_reranker_of_512 / TRAINED_QUERIES).write_text(query_digest(lines[3]["query"]), "utf-8")  # type: ignore[arg-type]
+    try:
+        said = refused(run(*command))
+    finally:
+        (tiny_reranker_of_512 / TRAINED_QUERIES).unlink()
+    assert "was tuned on 1 of these queries (first: line 4)" in said
+
+
+def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(run: Run, kb: Path) -> None:
+    assert "没有可靠匹配。" in run("ask", "今天天气怎么样", "--kb", kb).stdout
+    assert "No reliable match." in run("ask", "what is the weather like", "--kb", kb, "--lang", "en").stdout
+    done = run("chat", "--kb", kb, typed="/sources\n\n")
+    assert (done.exit_code, "还没有依据。" in done.stdout) == (0, True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # inside the databases' clients
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--store", "pinecone"), "--store is faiss, chroma, milvus"),
+        (("--store", "chroma:ftp://host"), "--store is faiss, chroma, milvus"),
+        (("--store", "faiss:http://host"), "--store is faiss, chroma, milvus"),
+        (("--store", "milvus"), "--store milvus needs --index FOLDER"),
+        (("--store", "chroma:http://127.0.0.1:9"), "--store: no chroma server can be reached at http://127.0.0.1:9"),
+        (("--store", "milvus:http://127.0.0.1:9"), "--store: no milvus server can be reached at http://127.0.0.1:9"),
+        (("--reranker", "http://"), "--reranker: "),
+        (("--llm-base-url", "http://127.0.0.1:1/v1"), "--llm-base-url needs --llm openai:MODEL"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(run: Run, kb: Path, arguments: tuple[str, ...], says: str) -> None:
+    assert says in refused(run("ask", "头痛", "--kb", kb, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "says"),
+    [
+        ("chromadb", ("--store", "chroma", "--index", "{}"), "pip install 'langchain-bge-medical[chroma]'"),
+        ("pymilvus", ("--store", "milvus", "--index", "{}"), "pip install 'langchain-bge-medical[milvus]'"),
+        ("langchain_openai", ("--llm", "openai:m"), "pip install 'langchain-bge-medical[llm]'"),
+        ("langchain.chat_models", ("--llm", "groq:m"), "pip install langchain langchain-groq"),
+    ],
+)
+def test_without_its_extra_an_option_says_what_to_install(
+    run: Run,
+    kb: Path,
+    missing: str,
+    arguments: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert says in refused(run("ask", "头痛", "--kb", kb, *(a.format(tmp_path / "index") for a in arguments)))
+
+
+def test_without_the_extra_serve_the_service_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import langchain_bge_medical.serving as package
+    from langchain_bge_medical.serving import server
+
+    assert server
+    monkeypatch.delattr(package, "server")
+    monkeypatch.setitem(sys.modules, f"{package.__name__}.server", None)
+    assert refused(run("serve")) == "serve needs: pip install 'langchain-bge-medical[serve]'"
+
+
+def test_without_the_extra_otel_the_service_says_so_before_it_loads_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(cli.UserError, match=r"--otel: tracing needs: pip install 'langchain-bge-medical\[otel\]'"):
+        cli.build_service(cli.ServiceSettings(otel=True, reranker="/no/such/folder"))
+
+
+def test_the_service_warns_of_what_is_open_or_logged_and_names_a_port_that_is_taken(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--host", "0.0.0.0", "--port", port, "--log-text-sample", "0.5")
+    assert f"cannot listen at 0.0.0.0, port {port}: " in refused(done)
+    for said in ("open to the network without a key", "patients' words are written to the log", "LANGSMITH_TRACING is"):
+        assert said in done.stderr
+    assert "LANGSMITH_TRACING" not in os.environ
+    monkeypatch.setenv("BGE_MEDICAL_API_KEYS", "key")
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        done = run("serve", "--host", "0.0.0.0", "--port", taken.getsockname()[1])
+    assert done.stderr == ""
+
+
+def test_the_index_benchmark_is_told_in_lines_and_as_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def measured(count: int, texts: list[str], embeddings: Any, folder: Path, **_: Any) -> dict[str, Any]:
+        asked.append((count, len(texts)))
+        assert not folder.exists()
+        return {"vectors": count, "recall_at_50": 0.99}
+
+    monkeypatch.setattr(index_speed, "run_index_benchmark", measured)  # it takes minutes, and has tests of its own
+    assert run("benchmark", "--vectors", 1_000).stdout == "vectors: 1000\nrecall_at_50: 0.99\n"
+    assert json.loads(run("benchmark", "--vectors", 2_000, "--json").stdout) == {"vectors": 2_000, "recall_at_50": 0.99}
+    assert [count for count, _ in asked] == [1_000, 2_000]
+    assert min(texts for _, texts in asked) > 1_000
+
+
+def test_on_a_terminal_progress_is_shown_and_nothing_is_lost_or_put_in_another_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(cli, "err", Console(file=shown, force_terminal=True, width=100))
+    assert list(cli._counted(iter(range(7)), "embedding")) == list(range(7))
+    assert "embedding" in shown.getvalue()
+    with cli._progress_of("reranking") as told:
+        told(SimpleNamespace(done=1, total=4))  # type: ignore[arg-type]
+        told(SimpleNamespace(done=4, total=4))  # type: ignore[arg-type]
+    assert "reranking" in shown.getvalue()
+    assert "100%" in shown.getvalue()
