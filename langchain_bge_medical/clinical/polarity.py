@@ -83,6 +83,8 @@ _PSEUDO = re.compile(
     r"|(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律|理由)|[没未不]满|不足"
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
     r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
+    r"|(?:不|没有?)[^，,。；、没不]{1,3}(?:又|就会|便会?|还会|根本|更|照样|照旧|压根)"  # 不擦又痒
+    r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:怎么(?:也|又|还|就)|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
     r"|peace)\b"
@@ -98,17 +100,17 @@ _POSSIBLE = re.compile(
     r"|害怕是|万一|如果|要是|假如"
     r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定"
     r"|恐怕|貌似|不排除|考虑"
+    r"|(?<![可害不恐])怕(?:$|半夜|晚上|夜里|睡着|哪天|以后|将来|万一|再|又|会|是|要|他|她|娃|孩子|传|突然|路上|别是|得)"
+    r"|(?:医生|大夫|护士|医师|[他她你]们?|别人|人家|网上|药店|邻居|听[说讲人]|据说|据讲|说明书|都|有人|有的)[^，,。；;！!？?]{0,10}"
+    r"(?<!不)(?:会|要是|如果|留意|留神|注意|小心|当心|提防|警惕|观察|容易)(?!不|没)"
+    r"|(?:留意|留神|当心|提防|警惕)(?:着|是不是|有没有|别)?$|^(?:要说|说是)$"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
     r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b"
     r"|^\s*\?\s"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
-_POSSIBLE_AFTER = re.compile(
-    r"[^，,。；;!！、\n]{0,2}(?:吗|[?？])|[^，,。；;!！、\n]{0,4}(?:可能有|说不好|说不准|说不清是|不确定"
-    r"|也不确定|是不是心理|算不算)|\s*,? i['’]m not sure"
-)
 _NOW_WORDS = (
-    r"现在|如今|目前|最近|近来|近日|这几天|这两天|这几个月|这次|这回|这胎|这一胎|今天|昨天|昨晚|今早"
+    r"现在|如今|目前|最近|近来|近日|这[一两几]?天|这[两几]个月|这(?:一)?个?(?:礼拜|星期)|这次|这回|这胎|这一胎|今天|昨天|昨晚|今早"
     r"|刚才|刚刚|突然|忽然|开始|至今|以来|又|这周|这个月|近[一两三]?周|当下|眼下"
     r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
 )
@@ -117,7 +119,7 @@ _PAST_WORDS = (
     r"|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回"
     r"|上个?月|上周|上星期"
     r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
-    r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|先是|起初|一开始|原先|原来"
+    r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|那[次回](?!以后|之后|起)|那阵子?|先是|起初|一开始|原先|原来"
     r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
     r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
     r"|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
@@ -133,7 +135,7 @@ _RELATIVES = (
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
     r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)"
-    r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|村里[^，,。]{0,3}"
+    r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|同屋的?|同班的?|同车的?|同住的?|村里[^，,。]{0,3}"
     r"|别人|人家)"
 )
 _KIN_EN = (
@@ -144,7 +146,7 @@ _KIN_EN = (
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
     rf"(?P<others>(?:我们?|俺|咱|我家|我们家|他|她)?(?:的)?(?<![\w]){_RELATIVES}"
-    rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|{_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们|旁边|那|身边|一起)|她"
+    rf"|(?:我们?|俺|咱|我家|我们家)(?:的)?{_RELATIVES}|(?<![生怀带抱喂养过]){_RELATIVES}(?=[^，,。]{{0,8}}$)|他(?!们|旁边|那|身边|一起)|她"
     rf"|\b(?:my|his|her|our) (?:{_KIN_EN}|son|daughter|kid|child|baby|toddler|wife|husband)\b|\bcolleague\b|\bs?he\b)"
     r"|(?P<teller>(?:我|俺)(?:(?:现在|也|都|就|还|真|又|先|当时|该|应该)*(?:想|要|该|怎么|担心|怕|害怕"
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
@@ -154,61 +156,26 @@ _WHO = re.compile(
     r"|(?P<self>我家这[个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
     r"|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
+# Who asks for somebody else: that one is the patient, and what the teller has is not asked about.
+_ASKED_FOR = re.compile(
+    rf"(?:替|帮|代|给|为)(?:我|俺|咱)?(?:们)?(?:家|屋里)?(?:的|个)?(?:{_RELATIVES}|[他她])[^，,。；;]{{0,4}}(?:问|咨询|看看|查查|挂号|打听)"
+    rf"|不是(?:我|俺)(?!们|家|[的]).{{0,8}}?[，,]?(?:而)?是(?:我|俺)(?:们)?(?:家)?的?{_RELATIVES}"
+    rf"|\basking for my {_KIN_EN}|\bdo (?:for|about) (?:him|her)\b|\bhelp (?:him|her)\b"
+)
 _SELF_WELL = re.compile(
+    r"就(?:剩)?(?:我|俺)(?:一个)?人?(?:没有?|不|啥事|好好的|例外|没事)|(?:我|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病|感觉)?(?:也|都)?没"
+    r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|"
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
     r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
     r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
     r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
-_BACKWARD = re.compile(
-    r"\s*(?:倒是?|是|也|就|都|早就?|已经?|总算|终于|现在|目前|今天|今早|基本上?|几乎|差不多|完全|全|这两天|后来"
-    r"|自己|前[天日]|昨[天日晚]|今朝|今晚|上午|下午|凌晨|彻底|全部){0,4}"
-    r"(?:[退消](?:干净|下去|光|完|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|退|停|止住|止|好|消|不见"
-    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|退下去|过去|恢复|缓解|控制住|压下去|没)[了咗](?:的|啦"
-    r"|哈)?(?=[、，,。；;!！\s\n]|但|可|不过|就是|只|之后|以后|$)"
-    r"|\s*(?:倒是?|也|就|是|都){1,3}(?:还)?(?:不会|没怎么|不怎么|不曾|没见着?|没看见|没再(?:起来|犯|出现|有)"
-    r"|[勿不没]发|没啥|没什么|不多|谈不上|没动静)(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*(?:[呢嘛吧啊么][，,]?|[:：])\s*(?:没有?|无|否|冇)(?=[、，,。；;!！\s\n]|$)|\s*没再(?:起来|犯|出现|有)过?"
-    r"|\s*(?:症状|感)?(?:消失|全消)"
-    r"|(?:嘛|呢|的话|吧|这个)?\s*[，,]\s*(?:(?:量过|查过|看过|问过|摸过|听过|试过|量了|查了|问了)[，,])?(?:那"
-    r"|这个?)?(?:倒是?|还|真|确实|可){0,3}(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;！!\n]|$)"
-    r"|\s*没(?:再)?犯过?(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*亦?[无冇](?=[、，,。；;!！\s\n]|$)|\s*唔多(?=[、，,。；;!！\s\n]|$)"
-    r"|\s*(?:\(-\)|（-）|阴性|已?排除|(?:现在|目前|已经|早就?|都){0,3}(?:消失|没有|没|退|消"
-    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])下去)了(?!好转)"
-    r"|不明显|谈不上|说不上|算不上|不算|不严重"
-    rf"|{_AFTER_WORDS}(?:倒是?|也|就|是|还|从来?|一直|目前|现在|都|暂时|确实|真|却)*(?:没有?|冇|无|木有"
-    r"|没得|莫得|呒没|未)(?:[过了的得]|出现过?|发生过?|有过|见过?|发现过?"
-    r"|试过)*(?=\s*(?:[、，,。；;!！?？\n…吧啊呀哦呢]|但|不过|可|$))"
-    r"|从未有过|从来没有?过|\s*(?:has |have |had )?(?:never happened|resolved|is gone|are gone|went away"
-    r"|has gone|gone away"
-    r"|stopped|broke|has settled|settled|cleared up|has cleared|subsided|is better)\b|: ?(?:no|none)\b)"
-)
-# The answer to a question that the patient repeats: "问我有没有盗汗,我说没有", "睡不着吗?不是".
-_ANSWERED = re.compile(
-    r"(?:[吗呢的]|之类|这些)*[，,。;；?？]\s*(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全)?(?:没有?|不是|冇"
-    r"|不)(?=[、，,。；;!！\n]|的|$)"
-    r"|\s*[?？]\s*(?:没有|没|不存在|冇|无|不会|谈不上)(?:的|啊|了|呢|哈)*(?=[、，,。；;!！\n]|$)"
-    r"|\s*[?？]\s*(?:no|nope|none|nah|zero|never|nil|negative|not (?:really|at all|yet))\b"
-)
-_ASKED = re.compile(
-    r"[^，,。；;!！\n]{0,3}[?？]\s*[不没]\w(?=[，,。；;!！\n]|$)"
-    r"|[^,.?!\n]{1,12}\?\s*(?:no|none|nope|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b"
-)
 _NEITHER = re.compile(
     rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?"
     rf"|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
 _TOUCHING = re.compile(r"[、和或及与跟]?|或者|\s?/\s?|\s(?:or|and)\s")
-_HEALED = re.compile(
-    r"[^，,。；不才没\s]{0,4}(?:已经?|早|都|自己|后来)+好了"
-    r"|[^，,。；]{0,5}[，,](?:后来|早|已经|早就)[^，,。；]{0,3}(?:好了|恢复了?|治好)|过一次[，,]?恢复"
-    r"|[^，,。；]{0,5}[，,][^，,。；不没又]{0,6}(?:退|消|止住|退下去)了(?=[，,。；]|$)(?![^。]{0,12}[又再])"
-)
-_PAST_AFTER = re.compile(
-    r"[^.,;，。]{0,20}\b(?:last (?:year|month|winter|summer)|years ago|as a (?:kid|child)|in college)\b"
-)
 
 
 def findings(text: str, lexicon: SymptomLexicon) -> list[Finding]:
@@ -250,7 +217,9 @@ class Reading:
             contexts.append(context)
             self._states.append(state)
         self._ends = [mention.end for mention in mentions]
-        self._teller_is_ill = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
+        self._asked_for = bool(_ASKED_FOR.search(self._plain))
+        told_apart = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
+        self._teller_is_ill = told_apart and not self._asked_for
         found = []
         commas = False  # and may hold commas
         all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
@@ -308,32 +277,21 @@ class Reading:
         return self._status(context, start, end, len(self._plain), denied=neither is not None)
 
     def _status(self, context: _Context, start: int, end: int, following: int, *, denied: bool) -> Status:
-        plain, stop = self._plain, end + _AFTER
+        plain = self._plain
         if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
             context = context._replace(denied=False)
-        after = None if denied or context.denied else _told_after(plain, start, end, following)
-        if after == "absent" and plain[start:end].endswith(("眼", "眼睛")) and "看" in plain[end : end + 8]:
-            after = None  # 右眼再也看不见: an eye is what does not see
+        if denied or context.denied:
+            return "absent"
+        after = _told_after(plain, start, end, following)
         if after == "absent" and context.possible and plain.startswith("没", end):
             return "possible"  # 不确定烧没
-        if denied or context.denied or after == "absent":
+        if after == "absent":
             return "absent"
-        if after is None and (_ASKED.match(plain, end, stop) or _BACKWARD.match(plain, end, stop)):
-            return "absent"
-        if context.kin or (context.who == "others" and self._teller_is_ill):
+        if context.kin or (context.own if self._asked_for else context.who == "others" and self._teller_is_ill):
             return "family"
-        stop = min(stop, max(following, end))
-        if (
-            context.when == "past"
-            or after == "past"
-            or _HEALED.match(plain, end, stop)
-            or _PAST_AFTER.match(plain, end, stop)
-        ):
+        if context.when == "past" or after == "past":
             return "past"
-        stop = end + _AFTER
-        if context.possible or after == "possible" or _POSSIBLE_AFTER.match(plain, end, stop):
-            return "absent" if _ANSWERED.match(plain, end, stop) else "possible"
-        return "present"
+        return "possible" if (context.possible and after != "present") or after == "possible" else "present"
 
 
 # ------------------------------------------------------------------- what is said after a finding, in its own clause
@@ -359,6 +317,7 @@ _OVER_NOW = (
     r"(?:不(?!舒|适|好|行|得|知|晓|太好)|没(?!好|退|消|办)|冇|唔|无|好|退|消|停|恢复)"
 )
 _WAS = re.compile(
+    r"的?那(?:会儿?|阵子?|时候?|[次回年段]).{0,12}|"
     rf"[那这都也倒就的还只是在呢]{{0,4}}{_LONG_AGO}(?:的?时候?|那会儿?|那[次回阵]|里|间"
     rf"|[吃怀喝][^，]{{1,3}}){{0,2}}[也倒就都还才只曾是]{{0,2}}"
     r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕"
@@ -416,7 +375,7 @@ _NO_USE = (
     r"|[要想敢能]|说话)"
 )
 _NOT_THERE = re.compile(
-    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|[不未]曾|未|不存在|[谈说称算]不上"
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|没动静|[唔不]多|已?排除|不(?:明显|严重|算)|[不未]曾|未|不存在|[谈说称算]不上"
     r"|不至于|没影|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?"
     rf"|未触及|不沾边?"
     r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见"
@@ -435,6 +394,20 @@ _NOT_THERE = re.compile(
     r"|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
     r"|any more|recently|lately))*\s*"
 )
+_DAY = r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|下午|晚上|凌晨|早上|夜里|后来|这[两几]天|周[一二三四五六日天]|第[二三]天)"
+# It came to an end: 烧今早退了, 喉咙痛好了换流鼻水.
+_SPELL = r"(?:[过了]?(?:[一两三四五六七八九十几好多半0-9]{1,3}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年)|这事儿?))"
+_CEASED = re.compile(
+    rf"\s*{_SPELL}?(?:{_ADVERB}|{_DAY}|早就?|已经?|总算|终于|基本上?|几乎|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早|算是){{0,5}}"
+    r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没|没得|治好|断根)"
+    r"(?:干净|全|透|利索|彻底|光)?[了咗](?:的|啦|哈|晒)?"
+    r"(?:[一两三四五六七八九十几好多半0-9]{1,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
+    r"(?=\s*$|\s|之后|以后|[换剩光只又接反轮变])"
+    r"|\s(?:(?:has|have|had|is|are|it|all|just|finally) ){0,2}(?:never happened|resolved|gone(?: away)?|went away|stopped|broke"
+    r"|settled|cleared(?: up)?|subsided|over with)\b"
+)
+_COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?[又再](?:开始|接着|是)?(?P<what>.)")
 _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
     rf"|几次|多少)?"
@@ -448,13 +421,26 @@ _UNCLEAR = re.compile(
     rf".{{0,8}}?{_WHETHER}.{{0,3}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
     rf"|.{{0,6}}?{_UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,2}}(?:有没有|是不是|算不算"
     rf"|.[没不].)[的了呢也]{{0,2}}"
-    r"|(?:[我也都真还]|自己|倒){0,3}(?:说不清楚?|说不准|说不好|拿不准|吃不准|不[敢能太]?(?:肯定|确定)|不太(?:确定"
+    r"|(?:似的|一样)?(?:[我也都真还]|自己|倒){0,3}(?:说不清(?:楚|是不是.{0,6})?|说不准|说不好|拿不准|吃不准|不[敢能太]?(?:肯定|确定)|不太(?:确定"
     r"|清楚)|不敢说|不好说|难说)[的了呢也算是]{0,3}"
     r"|.{0,6}?(?:有没有|是不是|算不算|.[没不].).{0,3}?(?:没(?:仔?细|太|怎么)?(?:注意|留意|量|测|看清?|数|查)|忘了看?)"
     r"|.{0,6}?(?:好像|好象|可能|似乎|也许|大概|或许|貌似|估计|应该|恐怕|怕是|说不定|似有似无|若有若无|隐约|勉强"
     r"|疑似|待查|我猜|算是|算有|是不是)(?:[也又还是会都算能有一点些儿两几处次回吧呢啊的了过]|那么){0,6}"
     r"|.{0,8}?(?:算不算|是不是[也就都]?算?|是否算?|有没有)[啊呢呀吗的]{0,2}"
     r"|[^,.]{0,20}\b(?:maybe|perhaps|possibly|i think|i guess|i suppose|not sure|or something)\s*"
+)
+# A question, and its answer if the patient gives one: 头疼?不疼。恶心?有一点, 问我有没有盗汗,我说没有.
+_ASKED = re.compile(r"[^，,。；;!！、\n.]{0,3}?(?:吗|[?？])|\s(?:though|then|too|either|anything)\?")
+# 头痛嘛,没有的; 问我有没有盗汗,我说没有
+_UNASKED = re.compile(
+    r"(?:[嘛呢吧]|的话|这个)?\s*[，,]\s*(?:[量查看问摸听试][过了][，,])?(?:我|他|她)?就?(?:说|回答|答)?(?:那|这个?)?(?:倒是?|还|真|确实|可|都){0,3}"
+    r"(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;!！\n]|$)|[:：]\s*(?:没有?|无|否|no|none)(?=[，,。；;!！\n\s]|$)"
+)
+_ANSWER = re.compile(
+    r"[吗呢的]{0,2}\s*[?？，,。]?\s*[?？]?\s*(?:(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全|倒是?|那)?"
+    r"(?P<no>(?:没有?|冇|无|否|莫得|没得|不是|不存在|谈不上|不会|不太?)(?:过|的|啊|了|呢|哈|吧)*(?=[、，,。；;!！?？\n\s]|$)"
+    r"|[不没](?:怎么|太|咋)?(?P<same>\w)|(?:no|nope|none|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b)"
+    r"|(?:我|他|她)?(?P<yes>有(?!没有)|会(?!不会)|是的|对[，,。]|嗯|经常|老是|偶尔|天天|真的|(?:yes|yeah|yep|yup|a bit|a little|sometimes|often|sort of|kind of)\b))"
 )
 _UNCLEAR_NEXT = re.compile(r"\s*,\s*(?:maybe|i think|i guess|i['’]m not sure|not sure|perhaps)\s*(?=[?,.;!\n]|$)")
 _ONCE_BEFORE = re.compile(r"过(?:那么)?(?:[一两几三]|好几)[次回场]了?")
@@ -479,6 +465,9 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     """
     if end - start > 3 and (said := _MAYBE_INSIDE.search(plain, start, end)) and said.end() < end:
         return "possible"
+    said_of = plain[start:end]
+    if (answer := _answered(plain, said_of, end)) is not None:
+        return answer
     if following == end:
         return None
     rest = _REST.match(plain, end, end + _AFTER)
@@ -486,10 +475,12 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     turn = _TURN.search(plain, end, stop)
     if turn is not None:
         stop = turn.start()
+    ceased = _CEASED.match(plain, end, min(stop, following))
+    if ceased and not _seen_no_more(said_of, ceased.group()):
+        return None if _comes_back(plain, said_of, ceased.end()) else "absent"
     if stop > following:
         return None
     words = plain[end:stop]
-    said_of = plain[start:end]
     if _is_unclear(plain, said_of, words, stop):
         return "possible"
     clause = plain[max(0, start - _CLAUSE_BACK) : start]
@@ -497,8 +488,33 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
         return "past"
     not_done = None if "就" in words else _NOT_DONE.fullmatch(words)
     if _NOT_THERE.fullmatch(words) or (not_done and not_done["verb"] in said_of):
-        return "absent"
+        return None if _seen_no_more(said_of, words) else "absent"
     return None
+
+
+def _answered(plain: str, said_of: str, end: int) -> Status | None:
+    """Return what a patient answers to a question that ends in the finding before `end`; `possible` if nothing."""
+    asked = _ASKED.match(plain, end, end + 12)
+    if asked is None:
+        return "absent" if _UNASKED.match(plain, end, end + _AFTER) else None
+    answer = _ANSWER.match(plain, asked.end(), end + _AFTER)
+    if answer is None:
+        said = plain[asked.end() : asked.end() + 1]
+        return "present" if said > "\x7f" and said in said_of else "possible"
+    if answer["yes"]:
+        return "present"
+    return "absent" if answer["same"] is None or answer["same"] in said_of else "possible"
+
+
+def _comes_back(plain: str, said_of: str, at: int) -> bool:
+    """Return whether what came to an end is there again: 烧退了,药劲一过又烧."""
+    back = _COMES_BACK.match(plain, at, at + _AFTER)
+    return bool(back and (back["what"] in said_of or back["what"] in "犯发来起上"))
+
+
+def _seen_no_more(said_of: str, words: str) -> bool:
+    """Return whether it is an eye that sees no more: 右眼再也看不见 denies nothing."""
+    return said_of.endswith(("眼", "眼睛")) and "看" in words[:8]
 
 
 def _is_unclear(plain: str, said_of: str, words: str, stop: int) -> bool:
@@ -506,7 +522,9 @@ def _is_unclear(plain: str, said_of: str, words: str, stop: int) -> bool:
     if _UNCLEAR_NEXT.match(plain, stop):
         return True
     # 嘴歪说不清 is another complaint.
-    return bool(_UNCLEAR.fullmatch(words)) and not ("说不清" in words and re.search("[嘴舌话口头]", said_of))
+    return bool(_UNCLEAR.fullmatch(words)) and not (
+        words.endswith(("说不清", "说不清楚")) and re.search("[嘴舌话口头]", said_of)
+    )
 
 
 def _was(plain: str, before: str, words: str, stop: int, following: int) -> bool:
@@ -624,21 +642,80 @@ _THEN = re.compile(
 _NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
 
 
+_NOW_NOT = re.compile(
+    r"(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|已经)(?:我|人|他|她|起来|醒来|一早|早上|就|也|都|倒是?|又|完全|一点也?|再也?)*[不没]$"
+)
+# 前两天拉肚子,现在不拉了
+_NO_MORE = re.compile(
+    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经)(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
+    r"(?:不怎么|不|没再|没)(?P<what>[^，,。；;!！?？\n])(?:过|了|啦)?(?=[，,。；;!！?？\n]|$)"
+)
+_HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不时|每|反复|容易|平时|动不动|偶尔")
+# A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
+_ALL_OVER = re.compile(
+    r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
+    r"(?:好|消|退|没得?|停|缓过来|恢复|正常|过去|止住|控制住|压下去)(?:干净|下去|下来|光|完)?[了咗](?=[，,。；;!！?？\n\s]|$)"
+    r"|(?:[,;]|\.\s)\s*(?P<gone>(?:but |and |though )?(?:it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
+    r"(?:gone|resolved|over|went away|cleared up|better|settled)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
+)
+_CAUSE = re.compile(
+    r"停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|上午|下午|昨"
+)
+
+
 def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
-    """Return the findings with those as past that were there and are now denied: 昨天还吐,今天不吐了."""
-    last: dict[str, int] = {}
-    told = _attacks_over(plain, found)
+    """Return the findings with those as past or absent that were there and are now denied: 昨天还吐,今天不吐了."""
+    last: dict[str, tuple[int, bool]] = {}
+    told = _all_over(plain, _attacks_over(plain, found))
     for i, finding in enumerate(told):
+        kind = _kind(finding.term)
+        clause = plain[max(0, finding.start - 14) : finding.start]
+        clause = clause[_last_end(_STOP, clause) :]
         if finding.status == "present":
-            clause = plain[max(0, finding.start - 14) : finding.start]
-            if _THEN.search(clause[_last_end(_STOP, clause) :]):
-                last[_kind(finding.term)] = i
+            then, habit = _THEN.search(clause), _HABIT.search(clause)
+            if then or not habit:
+                last[kind] = i, bool(then)
             else:
-                last.pop(_kind(finding.term), None)
-        elif finding.status == "absent" and (j := last.pop(_kind(finding.term), None)) is not None:
+                last.pop(kind, None)
+        elif finding.status == "absent" and kind in last:
+            j, then = last.pop(kind)
             near = plain[max(told[j].end, finding.start - 10) : finding.end + 1]
-            if _NOW.search(near):
+            if then and _NOW.search(near):
                 told[j] = told[j]._replace(status="past")
+            elif _NOW_NOT.search(clause + plain[finding.start : finding.start + 1]) or _NOW_NOT.search(clause):
+                told[j] = told[j]._replace(status="absent")
+    return told
+
+
+def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those as absent that a clause behind them says are over."""
+    told = list(found)
+    starts = [finding.start for finding in told]
+    for over in _NO_MORE.finditer(plain):
+        i = bisect.bisect_left(starts, over.start()) - 1
+        if i < 0 or told[i].status != "present" or _STOP.search(plain, told[i].end, over.start()):
+            continue
+        if (i + 1 < len(told) and starts[i + 1] < over.end()) or _HABIT.search(plain, max(0, starts[i] - 8), starts[i]):
+            continue
+        if over["what"] in plain[told[i].start : told[i].end]:
+            told[i] = told[i]._replace(status="absent")
+    for over in _ALL_OVER.finditer(plain):
+        everything = over["all"] or (over["gone"] and "all" in over["gone"])
+        if not (everything or over["gone"] or _CAUSE.search(over["cause"])):
+            continue
+        first = bisect.bisect_left(starts, over.start())
+        if first < len(told) and starts[first] < over.end():
+            continue  # it tells of what stands in it
+        end = over.start()
+        for i in range(first - 1, -1, -1):
+            between = plain[told[i].end : end]
+            if len(between) > _AFTER or _SENTENCE.search(between) or (not everything and _STOP.search(between)):
+                break
+            if _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
+                break
+            if told[i].status == "present":
+                told[i] = told[i]._replace(status="absent")
+            end = told[i].end if everything else end
     return told
 
 
@@ -648,7 +725,7 @@ def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     for over in _ATTACK_OVER.finditer(plain):
         for i in range(bisect.bisect_left([f.start for f in told], over.start()) - 1, -1, -1):
             between = plain[told[i].end : over.start()]
-            if len(between) > _AFTER or re.search(r"[。；;!！?？\n]", between):
+            if len(between) > _AFTER or _SENTENCE.search(between):
                 break
             if told[i].status == "present":
                 told[i] = told[i]._replace(status="past")
@@ -669,9 +746,11 @@ def denied_within(words: str) -> bool:
 _UNSEEING = re.compile(r"看(?:都|也|东西)?不(?:见|到)了?$")
 _SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.)）])\s(?![a-z0-9\s])")
 _RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
+_SENTENCE = re.compile(r"[。；;!！?？\n]")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
+_AT_TIME = re.compile("夜里|夜间|半夜|晚上|白天|早上|早晨|清早|下午|中午")  # 白天不咳夜里咳
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
 _CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
 _NEAR = 8  # characters between 我 and what I have
@@ -715,6 +794,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     between = _SPACE.sub("，", plain[end : mention.start])
     who, own = _last_who(between, who)
     relative = _relative(between) if between else None
+    if relative is not None:
+        who, own = "others", False
     if patient is None:
         patient = relative or ("self" if own else "?")
     kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
@@ -735,7 +816,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         denies = bool(_RIGHT_BEFORE.search(heard))
     if heard.endswith("说不") and _LIE.match(plain, mention.end):
         denies = False
-    if context.denied and not denies and _RESTART.search(heard):
+    if context.denied and not denies and (_RESTART.search(heard) or _AT_TIME.match(plain, mention.start)):
         context = _Context(when=context.when)
     context = _Context(
         # A contrary (胃口好) is denied by its own words only.
