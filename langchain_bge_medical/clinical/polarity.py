@@ -577,6 +577,7 @@ def _either(plain: str, mention: Mention, before: int) -> bool:
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
 # What another symptom is so bad that it does: 痒得坐不住 says one thing.
 _SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
+_COURSES = frozenset({"反复发作"})  # what is said of another finding: 又烧,反反复复
 _CONSEQUENCES = frozenset(
     {
         "肢体活动受限", "失眠", "注意力不集中", "翻身困难", "腰部活动受限", "夜间痛醒", "活动受限", "行走困难",
@@ -588,7 +589,13 @@ _CONSEQUENCES = frozenset(
 def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings without those that only say the one before again."""
     kept: list[Finding] = []
+    if any(finding.term not in _COURSES for finding in found):
+        found = [finding for finding in found if finding.term not in _COURSES]
+    told: set[str] = set()
     for finding in found:
+        if finding.term in told and plain.startswith("完", finding.end - 1):
+            continue  # 咳得脸通红,咳完…
+        told.add(finding.term)
         before = kept[-1] if kept else None
         if before is None or finding.start - before.end > _REPEAT:
             kept.append(finding)
