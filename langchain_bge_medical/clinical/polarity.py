@@ -40,7 +40,7 @@ _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
 _LIST = re.compile(r"(?:[、和或及与跟\s/]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
-    r"没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
+    r"(?<![痛疼痒好对])伐(?=$)|没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒|勿|弗|毋|莫得|木有"
     r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed"
     r"|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b"
     r"|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
@@ -159,11 +159,12 @@ _WHO = re.compile(
 # Who asks for somebody else: that one is the patient, and what the teller has is not asked about.
 _ASKED_FOR = re.compile(
     rf"(?:替|帮|代|给|为)(?:我|俺|咱)?(?:们)?(?:家|屋里)?(?:的|个)?(?:{_RELATIVES}|[他她])[^，,。；;]{{0,4}}(?:问|咨询|看看|查查|挂号|打听)"
+    r"|(?:替|帮|代)(?:我|俺|咱)[^，,。；;问]{1,6}(?:问|咨询|打听)"
     rf"|不是(?:我|俺)(?!们|家|[的]).{{0,8}}?[，,]?(?:而)?是(?:我|俺)(?:们)?(?:家)?的?{_RELATIVES}"
     rf"|\basking for my {_KIN_EN}|\bdo (?:for|about) (?:him|her)\b|\bhelp (?:him|her)\b"
 )
 _SELF_WELL = re.compile(
-    r"就(?:剩)?(?:我|俺)(?:一个)?人?(?:没有?|不|啥事|好好的|例外|没事)|(?:我|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病|感觉)?(?:也|都)?没"
+    r"[就唯独单]{1,2}(?:剩|有)?(?:我|俺|他|她)(?:一个)?[^，,。；;没不]{0,4}?(?:没有?|不|啥事|好好的|例外|没事)|(?:我|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病|感觉)?(?:也|都)?没"
     r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|"
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
     r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
@@ -234,6 +235,8 @@ class Reading:
                 commas = all_denied and not self._goes_on(mentions, i - 1, commas=False)
             following = mentions[i + 1].start if i + 1 < len(mentions) else len(self._plain)
             status = self._status(contexts[i], mention.start, mention.end, following, denied=all_denied)
+            if status == "present" and found and found[-1].status == "past" and mention.end == following:
+                status = "past" if contexts[i + 1].when != "past" else status  # 咳嗽带血那会儿
             supposed = contexts[i].supposed and status == "possible"
             if _either(self._plain, mention, mentions[i - 1].end if i else 0):
                 status = "possible"
@@ -283,8 +286,10 @@ class Reading:
         if denied or context.denied:
             return "absent"
         after = _told_after(plain, start, end, following)
-        if after == "absent" and context.possible and plain.startswith("没", end):
-            return "possible"  # 不确定烧没
+        if after == "absent" and plain.startswith("没", end):
+            unsure = context.possible or _UNSURE_BEFORE.search(plain, max(0, start - 10), start)
+            if unsure:
+                return "possible"  # 不确定烧没
         if after == "absent":
             return "absent"
         if context.kin or (context.own if self._asked_for else context.who == "others" and self._teller_is_ill):
@@ -316,8 +321,8 @@ _OVER_NOW = (
     r"|还|反而)*"
     r"(?:不(?!舒|适|好|行|得|知|晓|太好)|没(?!好|退|消|办)|冇|唔|无|好|退|消|停|恢复)"
 )
+_THAT_TIME = re.compile(r"[丝了着]?的?那(?:会儿?|阵子?|时候?|[次回年段])(?!起|以后|之后|开始)")  # 咳血那会儿吓死我了
 _WAS = re.compile(
-    r"的?那(?:会儿?|阵子?|时候?|[次回年段]).{0,12}|"
     rf"[那这都也倒就的还只是在呢]{{0,4}}{_LONG_AGO}(?:的?时候?|那会儿?|那[次回阵]|里|间"
     rf"|[吃怀喝][^，]{{1,3}}){{0,2}}[也倒就都还才只曾是]{{0,2}}"
     r"(?:的?老?(?:事儿?|事情|毛病)|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现|昏|吐|拉|晕"
@@ -396,7 +401,7 @@ _NOT_THERE = re.compile(
 )
 _DAY = r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|下午|晚上|凌晨|早上|夜里|后来|这[两几]天|周[一二三四五六日天]|第[二三]天)"
 # It came to an end: 烧今早退了, 喉咙痛好了换流鼻水.
-_SPELL = r"(?:[过了]?(?:[一两三四五六七八九十几好多半0-9]{1,3}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年)|这事儿?))"
+_SPELL = r"(?:[流吐拉烧痛疼咳晕麻跳抽哑肿]?[过了]?(?:[一两三四五六七八九十几好多半0-9]{1,3}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年|(?:分钟|小时)(?=总算|终于|已经|才))|这事儿?))"
 _CEASED = re.compile(
     rf"\s*{_SPELL}?(?:{_ADVERB}|{_DAY}|早就?|已经?|总算|终于|基本上?|几乎|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早|算是){{0,5}}"
     r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
@@ -478,6 +483,8 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     ceased = _CEASED.match(plain, end, min(stop, following))
     if ceased and not _seen_no_more(said_of, ceased.group()):
         return None if _comes_back(plain, said_of, ceased.end()) else "absent"
+    if _THAT_TIME.match(plain, end, min(stop, following)):
+        return "past"
     if stop > following:
         return None
     words = plain[end:stop]
@@ -665,6 +672,9 @@ _ALL_OVER = re.compile(
     r"|(?:[,;]|\.\s)\s*(?P<gone>(?:but |and |though )?(?:it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
     r"(?:gone|resolved|over|went away|cleared up|better|settled)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
+_LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
+_FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常)")
+_LISTED = 12  # findings that one clause may end
 _CAUSE = re.compile(
     r"停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|上午|下午|昨"
 )
@@ -706,31 +716,43 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             continue
         if over["what"] in plain[told[i].start : told[i].end]:
             told[i] = told[i]._replace(status="absent")
+    for left in _LEFT.finditer(plain):  # 昨天有吐,今天只剩打嗝
+        for i in range(bisect.bisect_left(starts, left.start()) - 1, -1, -1):
+            between = plain[told[i].end : left.start()]
+            if len(between) > _NEAR or _SENTENCE.search(between):
+                break
+            clause = plain[max(0, starts[i] - _CLAUSE_BACK) : starts[i]]
+            if told[i].status == "present" and _THEN.search(clause[_last_end(_STOP, clause) :]):
+                told[i] = told[i]._replace(status="absent")
     for over in _ALL_OVER.finditer(plain):
         everything = over["all"] or (over["gone"] and "all" in over["gone"])
-        if not (everything or over["gone"] or _CAUSE.search(over["cause"])):
+        if not (everything or over["gone"] or _CAUSE.search(over["cause"]) or _FINE_NOW.match(plain, over.end())):
             continue
         first = bisect.bisect_left(starts, over.start())
         if first < len(told) and starts[first] < over.end():
             continue  # it tells of what stands in it
         end = over.start()
-        for i in range(first - 1, -1, -1):
+        for i in range(first - 1, max(-1, first - 1 - _LISTED), -1):
             between = plain[told[i].end : end]
-            if len(between) > _AFTER or _SENTENCE.search(between) or (not everything and _STOP.search(between)):
+            if len(between) > _AFTER or _SENTENCE.search(between):
+                break
+            # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
+            if not everything and len(_STOP.findall(between)) > (i == first - 1 and bool(over["cause"])):
                 break
             if _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
                 break
             if told[i].status == "present":
                 told[i] = told[i]._replace(status="absent")
-            end = told[i].end if everything else end
+            end = told[i].end
     return told
 
 
 def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those of an attack as past that was over some minutes later."""
     told = list(found)
+    starts = [finding.start for finding in told]
     for over in _ATTACK_OVER.finditer(plain):
-        for i in range(bisect.bisect_left([f.start for f in told], over.start()) - 1, -1, -1):
+        for i in range(bisect.bisect_left(starts, over.start()) - 1, -1, -1):
             between = plain[told[i].end : over.start()]
             if len(between) > _AFTER or _SENTENCE.search(between):
                 break
@@ -757,6 +779,7 @@ _SENTENCE = re.compile(r"[。；;!！?？\n]")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
+_CANNOT = re.compile(r"(?:can['’]?t|cannot|couldn['’]?t|won['’]?t|unable|trouble|hard to)\b")
 _AT_TIME = re.compile("夜里|夜间|半夜|晚上|白天|早上|早晨|清早|下午|中午")  # 白天不咳夜里咳
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
 _CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
@@ -819,6 +842,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
     denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
+    if not denies and _CANNOT.match(plain, mention.start):  # no phlegm, can't sleep
+        context = _Context(when=context.when)
     if mention.opposite and denies:  # 不红不肿: only a denial right before 不肿 denies it
         denies = bool(_RIGHT_BEFORE.search(heard))
     if heard.endswith("说不") and _LIE.match(plain, mention.end):
@@ -853,7 +878,7 @@ def _heard(words: str) -> str:
 _RELATIVE = re.compile(
     rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍"
     rf"|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里)"
-    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全家|接触过?)"
+    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全[家班校厂村寝]|一家子|接触过?)"
     r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸"
     r"|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
     r"(?P<rest>(?:(?!说我|说他|说她|以为|夸[我他她]|喊[我他她]|看[我他她])[^，,。；;!！?？\n]){0,16})$"
@@ -901,7 +926,8 @@ def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
         kind = "self" if match.lastgroup == "mine" else match.lastgroup
         if kind == "others" or match.lastgroup == "mine" or (kind == "self" and match.start() >= clause):
             who = kind
-            if who == "self" and len(words) - match.end() <= _NEAR:
+            near = 2 * _NEAR if match.group().isascii() else _NEAR
+            if who == "self" and len(words) - match.end() <= near:
                 return who, True
     return who, False
 
