@@ -534,6 +534,7 @@ _EMPTY = frozenset(
     "了的着过就也都还很太又再才会是在一个点些儿呢啊吧吗我你他她它们这那么真老总个把给跟像样似般有到上里头子"
 )
 _CLAUSE = re.compile(r"[^，。；？！、\n…\s]+")
+_OVER = re.compile(r".{0,10}(?:全|都|就|已经|自己|总算)(?:好|消|退|没|过去|恢复|没事)(?:透|下去|干净)?了")  # 睡一觉全好了
 _LEAST, _MOST = 4, 40  # characters of a clause that is compared
 
 
@@ -568,7 +569,7 @@ class _Paraphrases:
         replaced: set[Mention] = set()
         known_clauses: dict[str, tuple[_Form, int, int, bool] | None] = {}  # of this text: it may repeat itself
         for clause in _CLAUSE.finditer(plain):
-            if not _LEAST <= len(clause.group()) <= _MOST:
+            if not _LEAST <= len(clause.group()) <= _MOST or _OVER.fullmatch(clause.group()):
                 continue
             if clause.group() not in known_clauses:
                 known_clauses[clause.group()] = self._best(clause.group())

@@ -329,7 +329,7 @@ _WAS = re.compile(
     r"|肿)?过?了?(?:[一两几三四五]|好几)[次回阵趟场天]"
     r"|(?:有|得|犯|发|来|痛|疼|出|流|闹|发作|出现)过|有|很?(?:严重|厉害)过?)(?:了|啦|吧|的|呢|而已)*"
     rf"|.{{0,4}}{_SOME_TIME}.{{0,12}}?{_OVER_NOW}.{{0,6}}"
-    rf"|.{{0,6}}{_LONG_AGO}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?"
+    rf"|.{{0,6}}{_SOME_TIME}的?(?:老?事儿?|事情|老黄历)(?:了|啦|吧)*|那?[是就]{{1,2}}{_LONG_AGO}的?"
     rf"|{_LONG_AGO}就?(?:治|养)?好(?:了|过)"
     rf"|(?:病)?史(?:.{{0,6}}年)?|.{{0,3}}(?:好多|好几|几|多|[0-9一二两三四五六七八九十]{{1,3}})年都?没(?:再)?(?:犯"
     rf"|有|发|来)(?:作|过)?了?"
@@ -413,6 +413,7 @@ _CEASED = re.compile(
     r"|settled|cleared(?: up)?|subsided|over with)\b"
 )
 _COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?[又再](?:开始|接着|是)?(?P<what>.)")
+_BODY = re.compile("[头脸眼耳鼻嘴舌牙喉嗓颈肩臂手胸背腰腹肚腿膝脚]")
 _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
     rf"|几次|多少)?"
@@ -516,7 +517,10 @@ def _answered(plain: str, said_of: str, end: int) -> Status | None:
 def _comes_back(plain: str, said_of: str, at: int) -> bool:
     """Return whether what came to an end is there again: 烧退了,药劲一过又烧."""
     back = _COMES_BACK.match(plain, at, at + _AFTER)
-    return bool(back and (back["what"] in said_of or back["what"] in "犯发来起上"))
+    if back is None or (back["what"] not in said_of and back["what"] not in "犯发来起上"):
+        return False
+    other = _BODY.search(back.group())  # 腰疼好了腿又疼
+    return other is None or other.group() in said_of
 
 
 def _seen_no_more(said_of: str, words: str) -> bool:
@@ -661,28 +665,33 @@ _NOW_NOT = re.compile(
 )
 # 前两天拉肚子,现在不拉了
 _NO_MORE = re.compile(
-    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经)(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
+    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|第二天|隔天|这[两几]天)"
+    r"(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
     r"(?:不怎么|不|没再|没)(?P<what>[^，,。；;!！?？\n])(?:过|了|啦)?(?=[，,。；;!！?？\n]|$)"
 )
+_NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$")
+_COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗堵塞慌心昏哑血痰泪]")
+_RELIEF = re.compile("坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上")
 _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不时|每|反复|容易|平时|动不动|偶尔")
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
-    r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
-    r"(?:好|消|退|没得?|停|缓过来|恢复|正常|过去|止住|控制住|压下去)(?:干净|下去|下来|光|完)?[了咗](?=[，,。；;!！?？\n\s]|$)"
+    r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
+    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$)"
     r"|(?:[,;]|\.\s)\s*(?P<gone>(?:but |and |though )?(?:it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
-    r"(?:gone|resolved|over|went away|cleared up|better|settled)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
+    r"(?:gone|resolved|over|went away|cleared up|better|settled|none|not any ?more|no longer|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
 _LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
 _FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常)")
 _LISTED = 12  # findings that one clause may end
 _CAUSE = re.compile(
-    r"停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|上午|下午|昨"
+    r"停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|这[两几]天|前[两几]天|好几天|.天[盐药水]|上午|下午|昨"
 )
 
 
 def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those as past or absent that were there and are now denied: 昨天还吐,今天不吐了."""
     last: dict[str, tuple[int, bool]] = {}
+    recent: list[int] = []
     told = _all_over(plain, _attacks_over(plain, found))
     for i, finding in enumerate(told):
         kind = _kind(finding.term)
@@ -692,6 +701,7 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             then, habit = _THEN.search(clause), _HABIT.search(clause)
             if then or not habit:
                 last[kind] = i, bool(then)
+                recent = [*recent[-3:], i]
             else:
                 last.pop(kind, None)
         elif finding.status == "absent" and kind in last:
@@ -701,7 +711,21 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
                 told[j] = told[j]._replace(status="past")
             elif _NOW_NOT.search(clause + plain[finding.start : finding.start + 1]) or _NOW_NOT.search(clause):
                 told[j] = told[j]._replace(status="absent")
+        if finding.status == "absent" and _stopped(plain, finding):
+            words = plain[finding.start : finding.end]
+            for j in recent:
+                earlier = plain[told[j].start : told[j].end]
+                same = _COMPLAINT.findall(words)[-1:]
+                if told[j].status == "present" and same and same[0] in earlier and finding.start - told[j].end <= _AFTER:
+                    told[j] = told[j]._replace(status="absent")
     return told
+
+
+def _stopped(plain: str, finding: Finding) -> bool:
+    """Return whether a denial says that something has stopped: 吃了药就不晕了, not 坐着不晕了."""
+    before = plain[max(0, finding.start - _CLAUSE_BACK) : finding.start]
+    clause = before[_last_end(_STOP, before) :] + plain[finding.start : finding.end + 1]
+    return bool(_NOT_ANY_MORE.search(clause)) and not _HABIT.search(clause) and not _RELIEF.search(clause)
 
 
 def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
