@@ -84,7 +84,7 @@ _PSEUDO = re.compile(
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
     r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|(?:不|没有?)[^，,。；、没不]{1,3}(?:又|就会|便会?|还会|根本|更|照样|照旧|压根)"  # 不擦又痒
-    r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:怎么(?:也|又|还|就)|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
+    r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:怎么|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
     r"|peace)\b"
@@ -119,7 +119,7 @@ _PAST_WORDS = (
     r"|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回"
     r"|上个?月|上周|上星期"
     r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
-    r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?|那年|那[次回](?!以后|之后|起)|那阵子?|先是|起初|一开始|原先|原来"
+    r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?(?!落下|就|开始)|那年|那[次回](?!以后|之后|起)|那阵子?|先是|起初|一开始|原先|原来"
     r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
     r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
     r"|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
@@ -153,7 +153,7 @@ _WHO = re.compile(
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
     r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?:次|回|[几两]天|腰|头|肚|嗓|胸|腿|手)|倒是?))"
-    r"|(?P<self>我家这[个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
+    r"|(?P<self>我家[这那][个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
     r"|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
 )
 # Who asks for somebody else: that one is the patient, and what the teller has is not asked about.
@@ -161,15 +161,16 @@ _ASKED_FOR = re.compile(
     rf"(?:替|帮|代|给|为)(?:我|俺|咱)?(?:们)?(?:家|屋里)?(?:的|个)?(?:{_RELATIVES}|[他她])[^，,。；;]{{0,4}}(?:问|咨询|看看|查查|挂号|打听)"
     r"|(?:替|帮|代)(?:我|俺|咱)[^，,。；;问]{1,6}(?:问|咨询|打听)"
     rf"|不是(?:我|俺)(?!们|家|[的]).{{0,8}}?[，,]?(?:而)?是(?:我|俺)(?:们)?(?:家)?的?{_RELATIVES}"
+    rf"|(?:我|俺)(?:自己)?(?:不|没)[^，,。；]{{1,6}}[，,](?:主要)?是(?:我|俺)?(?:们)?家?的?{_RELATIVES}"
     rf"|\basking for my {_KIN_EN}|\bdo (?:for|about) (?:him|her)\b|\bhelp (?:him|her)\b"
 )
 _SELF_WELL = re.compile(
     r"[就唯独单]{1,2}(?:剩|有)?(?:我|俺|他|她)(?:一个)?[^，,。；;没不]{0,4}?(?:没有?|不|啥事|好好的|例外|没事)|(?:我|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病|感觉)?(?:也|都)?没"
-    r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|"
+    r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|\b(?:except|but|besides|not) me\b|"
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
-    r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能)|没(?!有?(?:办法|时间|注意|敢)))"
-    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
-    r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔]|同事|同学|朋友|室友)|俺)"
+    r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉)|没(?!有?(?:办法|时间|注意|敢)))"
+    r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|(?<![男女])朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
+    r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔能该要怎想可]|同事|同学|朋友|室友)|俺)"
 )
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _NEITHER = re.compile(
@@ -241,6 +242,8 @@ class Reading:
             if _either(self._plain, mention, mentions[i - 1].end if i else 0):
                 status = "possible"
             elif not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end]):
+                status = "absent"
+            elif mention.opposite and status == "family":
                 status = "absent"
             elif mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
@@ -677,6 +680,7 @@ _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不�
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
     r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$)"
+    r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发|发作)(?:过|了)?)(?=[，,。；;!！?？\n]|$)"
     r"|(?:[,;]|\.\s)\s*(?P<gone>(?:but |and |though )?(?:it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
     r"(?:gone|resolved|over|went away|cleared up|better|settled|none|not any ?more|no longer|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
@@ -750,7 +754,7 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
                 told[i] = told[i]._replace(status="absent")
     for over in _ALL_OVER.finditer(plain):
         everything = over["all"] or (over["gone"] and "all" in over["gone"])
-        if not (everything or over["gone"] or _CAUSE.search(over["cause"]) or _FINE_NOW.match(plain, over.end())):
+        if not (everything or over["gone"] or over["calm"] or _CAUSE.search(over["cause"]) or _FINE_NOW.match(plain, over.end())):
             continue
         first = bisect.bisect_left(starts, over.start())
         if first < len(told) and starts[first] < over.end():
@@ -850,6 +854,8 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     relative = _relative(between) if between else None
     if relative is not None:
         who, own = "others", False
+        if patient is not None and _OUTSIDER.match(patient) and relative in _CHILDREN:
+            patient, who, own = relative, "self", True  # 邻居家孩子出水痘,我家娃…
     if patient is None:
         patient = relative or ("self" if own else "?")
     kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
@@ -901,8 +907,8 @@ def _heard(words: str) -> str:
 # A relative who begins a clause, and is neither told what to do nor tells of the patient: 我爸也这样, 她姐姐有过.
 _RELATIVE = re.compile(
     rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍"
-    rf"|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里)"
-    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全[家班校厂村寝]|一家子|接触过?)"
+    rf"|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里|[一两三四五几半]个)"
+    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全(?:家|班|校|厂|村|寝室?|宿舍|办公室|公司|车间|单位|队)|一家子|(?:公司|车间|学校|店里|工地)(?=里|上|都|好|有|[一两三四五几半]个)|接触过?)"
     r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸"
     r"|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
     r"(?P<rest>(?:(?!说我|说他|说她|以为|夸[我他她]|喊[我他她]|看[我他她])[^，,。；;!！?？\n]){0,16})$"
@@ -912,6 +918,7 @@ _RELATIVE = re.compile(
     r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
 )
 _CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女"))
+_OUTSIDER = re.compile("隔壁|邻|同|室友|舍友|工友|病友|朋友|幼儿园|班|办公室|公司|学校|全|宿舍|单位|别人|人家")
 _SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
 _ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
 
