@@ -144,8 +144,11 @@ class MentionFinder:
             if best is None:
                 i += 1
                 continue
-            found.append(Mention(best.form.term, i, best.end, best.form.opposite != best.denied))
-            i = best.end
+            end = best.end
+            if end - i > _LEAST and (also := _AND.search(plain, i + 2, end)) and _ALONE.fullmatch(plain, also.end(), end):
+                end = also.start()  # 吃的多还瘦 says two things
+            found.append(Mention(best.form.term, i, end, best.form.opposite != best.denied))
+            i = end
         return found
 
     def _may_begin(self, plain: str, i: int) -> bool:
@@ -265,12 +268,15 @@ class MentionFinder:
         site: re.Match[str] | None = None  # the last body part in this clause
         carried = ""  # the body part that was last spoken of
         denied_at = -1  # where the last denial of this clause ends
+        placeless = -1  # where a mention ends that is of no body part: 痰不多 is said of no part before it
         spoken = sorted(chosen, key=lambda m: m.start)
         k = 0
         for token in _TOKENS.finditer(masked):
             kind = token.lastgroup
             while k < len(spoken) and spoken[k].start <= token.start():
-                carried = _site_of(masked[spoken[k].start : spoken[k].end], spoken[k].term) or carried
+                said_of = _site_of(masked[spoken[k].start : spoken[k].end], spoken[k].term)
+                carried = said_of or carried
+                placeless = -1 if said_of else spoken[k].end
                 k += 1
             if kind == "stop":
                 site, denied_at = None, -1
@@ -284,6 +290,8 @@ class MentionFinder:
                 continue
             if kind == "site":
                 site, carried = token, _SITE_OF[token.group()]
+                continue
+            if kind == "needs" and site is None and 0 < token.start() - placeless <= 2:
                 continue
             mention = self._complaint(masked, taken, token, site, carried, denied_at)
             if mention is not None:
@@ -312,6 +320,8 @@ class MentionFinder:
             if complaint in _VAGUE and not known:
                 return None
             directly_denied = known and 0 <= start - denied_at <= 2
+            if not known and _NOR.search(masked, max(0, start - 4), start):  # 不红不硬
+                return Mention(_GENERIC.get(complaint, complaint), start, end, opposite=False)
             if not directly_denied and (near is None or (free and not gap)):
                 return None
         if kind == "english" and near is None and (ahead := _IN_SITE.match(masked, end)):
@@ -826,6 +836,8 @@ _TOKENS = re.compile(
     rf"|(?P<english>\b(?:{_named('english')})\b)"
     rf"|(?P<needs>{_named('needs')})"
 )
+_AND = re.compile("[还却]")
+_ALONE = re.compile(_named("alone"))
 _IN_SITE = re.compile(
     r"(?:\s{1,3}(?:in|on|of|at|behind|around|under|down|across|over"
     r"|inside)(?:\s{1,3}(?:both|the|my|his|her|one|left|right|side|of|sides|lower|upper"
@@ -839,6 +851,7 @@ _ONLY_GAPS = re.compile(
 )
 
 
+_NOR = re.compile("[不没无][^，。；、不没]{1,2}[也又]?[不没无]$")
 _NEAR_SITE = 12  # characters between a body part and its complaint
 _LONGEST_PARSED = 24  # characters of a form that may be a body part and a complaint
 
