@@ -291,12 +291,14 @@ class MentionFinder:
             if kind == "site":
                 site, carried = token, _SITE_OF[token.group()]
                 continue
-            if kind == "needs" and site is None and 0 < token.start() - placeless <= 2:
+            if kind == "needs" and site is None and token.start() - placeless == 1:
                 continue
             mention = self._complaint(masked, taken, token, site, carried, denied_at)
             if mention is not None:
                 found.append(mention)
                 taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
+                if site is None:
+                    placeless = mention.end
                 site = None
         return found
 

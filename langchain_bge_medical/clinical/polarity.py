@@ -197,11 +197,14 @@ def findings(text: str, lexicon: SymptomLexicon) -> list[Finding]:
     return Reading(text, mentions_of(text, lexicon)).findings
 
 
+_COURSES = frozenset({"反复发作"})  # what is said of another finding: 又烧,反反复复
+
+
 class Reading:
     """A text with its findings, which also knows what is said of any other span of it.
 
     Attributes:
-        findings: One for each mention, in order.
+        findings: One for each mention that is no more than the course of another, in order.
     """
 
     def __init__(self, text: str, mentions: Sequence[Mention]) -> None:
@@ -212,6 +215,8 @@ class Reading:
             mentions: Where it speaks of a symptom, in order, without overlaps.
         """
         self._plain = _aligned(text)
+        if any(mention.term not in _COURSES for mention in mentions):
+            mentions = [mention for mention in mentions if mention.term not in _COURSES]
         self._states = [_State()]
         contexts = []
         for mention in mentions:
@@ -391,7 +396,7 @@ _NOT_THERE = re.compile(
     r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
     r"|这回事|的事|什么|任何|高|低|异常){0,3}"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
-    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:gone"
+    r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:down|gone"
     r"|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
     r"|\W{0,3}(?:(?:symptoms?|spells?|attacks?|episodes?|finally|so far|yet|at all|i|i'?m|has|have|had|been|is|are"
     r"|was|were|it|all|just|completely|currently|now|though|tho)\s){0,4}"
@@ -406,13 +411,14 @@ _DAY = r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|
 # It came to an end: 烧今早退了, 喉咙痛好了换流鼻水.
 _SPELL = r"(?:[流吐拉烧痛疼咳晕麻跳抽哑肿]?[过了]?(?:[一两三四五六七八九十几好多半0-9]{1,3}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年|(?:分钟|小时)(?=总算|终于|已经|才))|这事儿?))"
 _CEASED = re.compile(
-    rf"\s*{_SPELL}?(?:{_ADVERB}|{_DAY}|早就?|已经?|总算|终于|基本上?|几乎|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早|算是){{0,5}}"
+    rf"\s*(?:的?(?:劲儿?|感觉|毛病|症状|情况))?{_SPELL}?(?:{_ADVERB}|{_DAY}|早就?|已经?|总算|终于|基本上?|几乎|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早|算是){{0,5}}"
     r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
-    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没|没得|治好|断根)"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没|没得|治好|断根|干净|利索|瘪|结痂|愈合|长好|收口)"
     r"(?:干净|全|透|利索|彻底|光)?[了咗](?:的|啦|哈|晒)?"
     r"(?:[一两三四五六七八九十几好多半0-9]{1,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
     r"(?=\s*$|\s|之后|以后|[换剩光只又接反轮变])"
-    r"|\s(?:(?:has|have|had|is|are|it|all|just|finally) ){0,2}(?:never happened|resolved|gone(?: away)?|went away|stopped|broke"
+    r"|\s(?:(?:but|and|has|have|had|is|are|it|all|just|finally|basically|almost|completely|mostly|nearly|now) ){0,3}"
+    r"(?:never happened|resolved|gone(?: (?:away|down))?|went (?:away|down)|died down|calmed down|stopped|broke"
     r"|settled|cleared(?: up)?|subsided|over with)\b"
 )
 _COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?[又再](?:开始|接着|是)?(?P<what>.)")
@@ -482,9 +488,9 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     rest = _REST.match(plain, end, end + _AFTER)
     stop = rest.end() if rest else end
     turn = _TURN.search(plain, end, stop)
+    ceased = _CEASED.match(plain, end, min(turn.start() if turn and turn.group() != "but" else stop, following))
     if turn is not None:
         stop = turn.start()
-    ceased = _CEASED.match(plain, end, min(stop, following))
     if ceased and not _seen_no_more(said_of, ceased.group()):
         return None if _comes_back(plain, said_of, ceased.end()) else "absent"
     if _THAT_TIME.match(plain, end, min(stop, following)):
@@ -591,7 +597,6 @@ def _either(plain: str, mention: Mention, before: int) -> bool:
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
 # What another symptom is so bad that it does: 痒得坐不住 says one thing.
 _SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
-_COURSES = frozenset({"反复发作"})  # what is said of another finding: 又烧,反反复复
 _CONSEQUENCES = frozenset(
     {
         "肢体活动受限", "失眠", "注意力不集中", "翻身困难", "腰部活动受限", "夜间痛醒", "活动受限", "行走困难",
@@ -603,8 +608,6 @@ _CONSEQUENCES = frozenset(
 def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings without those that only say the one before again."""
     kept: list[Finding] = []
-    if any(finding.term not in _COURSES for finding in found):
-        found = [finding for finding in found if finding.term not in _COURSES]
     told: set[str] = set()
     for finding in found:
         if finding.term in told and plain.startswith("完", finding.end - 1):
@@ -671,6 +674,7 @@ _NO_MORE = re.compile(
     r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|第二天|隔天|这[两几]天)"
     r"(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
     r"(?:不怎么|不|没再|没)(?P<what>[^，,。；;!！?？\n])(?:过|了|啦)?(?=[，,。；;!！?？\n]|$)"
+    r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?(?P<which>[痛疼痒咳吐烧晕肿麻喘胀红血痰汗泪])(?:也|都|就|全|已经)?(?:退|消|没|止|好)了(?=[，,。；;!！?？\n]|$)"
 )
 _NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$")
 _COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗堵塞慌心昏哑血痰泪]")
@@ -679,10 +683,10 @@ _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不�
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
-    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$)"
+    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$)"
     r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发|发作)(?:过|了)?)(?=[，,。；;!！?？\n]|$)"
-    r"|(?:[,;]|\.\s)\s*(?P<gone>(?:but |and |though )?(?:it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
-    r"(?:gone|resolved|over|went away|cleared up|better|settled|none|not any ?more|no longer|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
+    r"|(?:[,;]|\.\s| (?=but ))\s*(?P<gone>(?:but |and |though )?(?:(?:it |that )?ha[sd] |it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
+    r"(?:gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|no longer|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
 _LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
 _FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常)")
@@ -740,9 +744,9 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
         i = bisect.bisect_left(starts, over.start()) - 1
         if i < 0 or told[i].status != "present" or _STOP.search(plain, told[i].end, over.start()):
             continue
-        if (i + 1 < len(told) and starts[i + 1] < over.end()) or _HABIT.search(plain, max(0, starts[i] - 8), starts[i]):
+        if (over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()) or _HABIT.search(plain, max(0, starts[i] - 8), starts[i]):
             continue
-        if over["what"] in plain[told[i].start : told[i].end]:
+        if (over["what"] or over["which"]) in plain[told[i].start : told[i].end]:
             told[i] = told[i]._replace(status="absent")
     for left in _LEFT.finditer(plain):  # 昨天有吐,今天只剩打嗝
         for i in range(bisect.bisect_left(starts, left.start()) - 1, -1, -1):
