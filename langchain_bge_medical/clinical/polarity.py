@@ -114,14 +114,22 @@ _NOW_WORDS = (
     r"|刚才|刚刚|突然|忽然|开始|至今|以来|又|这周|这个月|近[一两三]?周|当下|眼下"
     r"|\bnow\b|\bthis time\b|\btoday\b|\blately\b|\bsince\b"
 )
+# Another time than now: another episode or long ago, wherever it is said.
+_NUMBER = r"[0-9一二两三四五六七八九十几半好多]{1,3}"
+_AGO = (
+    r"(?:上上?个?(?:月|周|星期|礼拜)|上一?[次回]|大?前年|去年|旧年|以前|从前(?!天)|老?早前|早[些几]?年|前[几些两]年|前一?阵子?"
+    r"|前段(?:时间|日子)|小时候|细个|年轻的?(?:时候?|那会儿?|那阵)|读(?:书|大学|高中|初中|小学)的?(?:时候?|那会儿?)"
+    r"|当年(?!龄)|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?(?!落下|就|开始)|那[次回](?!以后|之后|起)|那阵子?"
+    rf"|{_NUMBER}个?(?:月|周|礼拜|星期)多?[以之]?前|(?<!几)年前|上一胎|头一?胎|怀老大)"
+)
+# Earlier in what goes on.
+_EARLIER = re.compile(
+    r"昨[天晚儿夜日]|前[天晚日]|[前头][几两一][天日晚]|上周|上个?(?:星期|礼拜)|(?:周|星期|礼拜)[一二三四五六日天]|那[天晚]|凌晨|早上|上午"
+    r"|中午|夜里|半夜|刚才|开头|一?开始|刚起|起先|先是|当时|[之以]前|来着"
+)
 _PAST_WORDS = (
-    r"以前|曾经|曾|既往|(?:前一?阵子?|前段时间|前段日子)(?!开始|起|就|到现在)|老早|早先|当年(?!龄)|上一回|读(?:书"
-    r"|大学|高中|初中|小学)(?:时|的时候|那会)|小时候|从前(?!天)|早前|(?<![从自打比跟和像])(?:去年|前年|上次|上回"
-    r"|上个?月|上周|上星期"
-    r"|上礼拜)(?!开始|起|就|到现在|至今|以来)|(?<!几)年前(?!开始|起|就)|早年|年轻时|年轻的时候|头胎"
-    r"|上一胎|头一胎|怀老大|当时|那时候?|那会儿?(?!落下|就|开始)|那年|那[次回](?!以后|之后|起)|那阵子?|先是|起初|一开始|原先|原来"
-    r"|[两三四五六几]周前|[两三四五六几]个月前|个月前(?!开始|起|就)|已经好了|(?<!现)病史|\bused to\b"
-    r"|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
+    rf"(?<![从自打比跟和像]){_AGO}(?!开始|起|就|到现在|至今|以来)|曾经?|既往|当时|先是|起初|一开始|已经好了|(?<!现)病史"
+    r"|\bused to\b|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
     r"|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
@@ -312,14 +320,7 @@ class Reading:
 # A clause, which a number's point does not end.
 _REST = re.compile(r"(?:[^，,。；;!！?？\n….]|\.(?=\d))*")
 _TURN = re.compile(r"但|不过|可是|只是|就是|而且|然后|\bbut\b|\bthough\b|(?<=[^\x00-\x7f])\s+(?=[^\x00-\x7f])")
-_LONG_AGO = (
-    r"(?:上上?个?月|上上?周|上上?个?星期|上上?个?礼拜|上一?[次回]|上学期|去年|前年|大前年|旧年|以前|之前|从前|早前"
-    r"|早些年|早几年"
-    r"|早年|前几年|前些年|前两年|前一?阵子?|前段时间|前段日子|小时候?|细个|年轻(?:的)?(?:时候?|那会儿?|那阵)?"
-    r"|读(?:书|大学|高中|初中|小学)的?时候?|上学时|当年|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?|上一回"
-    r"|.天那会儿?"
-    r"|[0-9一二两三四五六七八九十几半好多]{1,3}个?(?:年|月|周|礼拜|星期)多?[以之]?前)"
-)
+_LONG_AGO = rf"(?:{_AGO}|之前|上学期|年轻|小时候?|上学时|.天那会儿?|{_NUMBER}年多?[以之]?前)"
 _SOME_TIME = (
     rf"(?:{_LONG_AGO}|昨[天晚日夜儿]|前[天晚日]|大前天|琴[日晚]|寻[日晚]|前[两几]天|前些天"
     rf"|[0-9一二两三四五六七八九十几]{{1,3}}天前)"
@@ -365,10 +366,6 @@ _OVER = re.compile(
     r"|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
     r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来"
     r"|下去)?了(?=[，,。；;!！]|$)(?!" + _AGAIN_AND_AGAIN + ")"
-)
-_EARLIER = re.compile(
-    r"昨[天晚儿夜日]|前[几两一][天日晚]|前[天晚日]|上周|上个?星期|上个?礼拜|早上|上午|中午|凌晨|刚才|那天|那晚"
-    r"|一?开始|刚开始|起先|先是|当时|之前|以前|来着"
 )
 # An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
 _ATTACK_OVER = re.compile(
@@ -658,11 +655,6 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-_THEN = re.compile(
-    r"昨[天晚儿夜日]|前[天晚]|前[两几]天|头[两几]天|上周|上个?星期|上个?礼拜|(?:周|星期|礼拜)[一二三四五六日天]"
-    r"|那天|早上|开头"
-    r"|一开始|刚开始|先是|之前|起先|刚起|夜里|半夜"
-)
 _NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
 
 
@@ -706,7 +698,7 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
         clause = plain[max(0, finding.start - 14) : finding.start]
         clause = clause[_last_end(_STOP, clause) :]
         if finding.status == "present":
-            then, habit = _THEN.search(clause), _HABIT.search(clause)
+            then, habit = _EARLIER.search(clause), _HABIT.search(clause)
             if then or not habit:
                 last[kind] = i, bool(then)
                 recent = [*recent[-3:], i]
@@ -754,7 +746,7 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             if len(between) > _NEAR or _SENTENCE.search(between):
                 break
             clause = plain[max(0, starts[i] - _CLAUSE_BACK) : starts[i]]
-            if told[i].status == "present" and _THEN.search(clause[_last_end(_STOP, clause) :]):
+            if told[i].status == "present" and _EARLIER.search(clause[_last_end(_STOP, clause) :]):
                 told[i] = told[i]._replace(status="absent")
     for over in _ALL_OVER.finditer(plain):
         everything = over["all"] or (over["gone"] and "all" in over["gone"])
