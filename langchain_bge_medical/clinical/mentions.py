@@ -145,7 +145,11 @@ class MentionFinder:
                 i += 1
                 continue
             end = best.end
-            if end - i > _LEAST and (also := _AND.search(plain, i + 2, end)) and _ALONE.fullmatch(plain, also.end(), end):
+            if (
+                end - i > _LEAST
+                and (also := _AND.search(plain, i + 2, end))
+                and _ALONE.fullmatch(plain, also.end(), end)
+            ):
                 end = also.start()  # 吃的多还瘦 says two things
             found.append(Mention(best.form.term, i, end, best.form.opposite != best.denied))
             i = end
@@ -546,7 +550,9 @@ _EMPTY = frozenset(
     "了的着过就也都还很太又再才会是在一个点些儿呢啊吧吗我你他她它们这那么真老总个把给跟像样似般有到上里头子"
 )
 _CLAUSE = re.compile(r"[^，。；？！、\n…\s]+")
-_OVER = re.compile(r".{0,10}(?:全|都|就|已经|自己|总算)(?:好|消|退|没|过去|恢复|没事)(?:透|下去|干净)?了")  # 睡一觉全好了
+_OVER = re.compile(
+    r".{0,10}(?:全|都|就|已经|自己|总算)(?:好|消|退|没|过去|恢复|没事)(?:透|下去|干净)?了"
+)  # 睡一觉全好了
 _LEAST, _MOST = 4, 40  # characters of a clause that is compared
 
 

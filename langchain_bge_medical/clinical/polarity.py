@@ -351,22 +351,8 @@ _WAS = re.compile(
     r"|as a (?:kid|child|teen\w*)|in (?:college|childhood|(?:my|his|her) (?:teens|youth|twenties|thirties|forties"
     r"|fifties|\d0s)))(?: only| once| ago)*\s*"
 )
-_WAS_CLAUSE = re.compile(
-    rf"[，,]\s*[那这都也]{{0,2}}是?{_LONG_AGO}的?老?(?:事儿?|事情)了?(?=[，,。；;]|$)"
-    r"|[^，,。；;]{0,5}[，,](?:昨[天儿晚日]|今[天早儿]|前[天日]|后来|第.天|周.)[^，,。；;]{0,2}退了(?!又)"
-)
-_WAS_THEN = re.compile(rf".{{0,5}}{_SOME_TIME}(?!.{{0,3}}(?:开始|起|就)).{{0,10}}")
-_THEN_OVER = re.compile(
-    rf"[，,]\s*(?:但|不过|可|可是)?(?:我|他|她|娃|孩子)?{_OVER_NOW}"
-    rf"|[，,]\s*but (?:that['’]?s|it['’]?s|its) (?:gone|over|better)"
-)
+_WAS_CLAUSE = re.compile(rf"[，,]\s*[那这都也]{{0,2}}是?{_LONG_AGO}的?老?(?:事儿?|事情)了?(?=[，,。；;]|$)")
 _AGAIN_AND_AGAIN = r"[，,]\s*(?:一天|每|天天|反复|又|老|经常|来回|时好时坏|隔)"
-_OVER = re.compile(
-    r"[，,]\s*(?:但|不过|可|结果|然后)?(?:我|他|她|娃|人)?(?:今[天早儿日]|现在|如今|后来|下午|中午|晚上|第二天|目前"
-    r"|这两天|没多久|过了?[^，,。]{1,4}|睡一觉(?:起来)?|吃了药)"
-    r"(?:就|又|也|都|倒|自己|已经?|慢慢|全){0,3}(?:好|没|退|消|不|停|恢复|缓解|正常|缓)(?:过来|下来"
-    r"|下去)?了(?=[，,。；;!！]|$)(?!" + _AGAIN_AND_AGAIN + ")"
-)
 # An attack that is over: 筷子掉了,右手不听使唤,十来分钟又好了.
 _ATTACK_OVER = re.compile(
     r"[，,]\s*(?:大概|也就|差不多|过了?)?(?:[0-9一二两三几十半]{1,3}[来多几]?(?:秒|分)钟?|[半一]个?小时"
@@ -497,8 +483,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     words = plain[end:stop]
     if _is_unclear(plain, said_of, words, stop):
         return "possible"
-    clause = plain[max(0, start - _CLAUSE_BACK) : start]
-    if _was(plain, clause[_last_end(_STOP, clause) :], words, stop, following):
+    if _was(plain, plain[_clause_start(plain, start) : start], words, stop):
         return "past"
     not_done = None if "就" in words else _NOT_DONE.fullmatch(words)
     if _NOT_THERE.fullmatch(words) or (not_done and not_done["verb"] in said_of):
@@ -544,15 +529,9 @@ def _is_unclear(plain: str, said_of: str, words: str, stop: int) -> bool:
     )
 
 
-def _was(plain: str, before: str, words: str, stop: int, following: int) -> bool:
+def _was(plain: str, before: str, words: str, stop: int) -> bool:
     """Return whether what stands around a finding says that it is over."""
     if _WAS_CLAUSE.match(plain, stop, stop + _AFTER) or _WAS.fullmatch(words):
-        return True
-    over = _THEN_OVER.match(plain, stop, stop + _AFTER)
-    if over and over.end() <= following and (_WAS_THEN.fullmatch(words) or "but" in over.group()):
-        return bool(words)
-    over = _OVER.match(plain, stop, stop + _AFTER)
-    if over and over.end() <= following and (_EARLIER.search(before) or _EARLIER.search(words)):
         return True
     return bool(_ONCE_BEFORE.fullmatch(words)) and not _JUST.search(before)
 
@@ -675,13 +654,16 @@ _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不�
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
-    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$)"
-    r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发|发作)(?:过|了)?)(?=[，,。；;!！?？\n]|$)"
+    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而)"
+    r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发|发作)(?:过|了)?"
+    r"|(?:现在|如今|这[次回]|今[天早年])(?:就|也|都|倒是?|还)*(?:没有|没得|没|冇|不会)(?:过|了)?)(?=[，,。；;!！?？\n]|$)"
     r"|(?:[,;]|\.\s| (?=but ))\s*(?P<gone>(?:but |and |though )?(?:(?:it |that )?ha[sd] |it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
     r"(?:gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|no longer|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
 _LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
 _FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常)")
+_TIME_OF_DAY = re.compile("凌晨|早上|上午|中午|夜里|半夜")  # may be every day's
+_THAT_DAY = re.compile("昨|前天|周[一二三四五六日天]|第.天")
 _LISTED = 12  # findings that one clause may end
 _CAUSE = re.compile(
     r"停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|这[两几]天|前[两几]天|好几天|.天[盐药水]|上午|下午|昨"
@@ -695,8 +677,7 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     told = _all_over(plain, _attacks_over(plain, found))
     for i, finding in enumerate(told):
         kind = _kind(finding.term)
-        clause = plain[max(0, finding.start - 14) : finding.start]
-        clause = clause[_last_end(_STOP, clause) :]
+        clause = plain[_clause_start(plain, finding.start) : finding.start]
         if finding.status == "present":
             then, habit = _EARLIER.search(clause), _HABIT.search(clause)
             if then or not habit:
@@ -716,15 +697,25 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             for j in recent:
                 earlier = plain[told[j].start : told[j].end]
                 same = _COMPLAINT.findall(words)[-1:]
-                if told[j].status == "present" and same and same[0] in earlier and finding.start - told[j].end <= _AFTER:
+                if (
+                    told[j].status == "present"
+                    and same
+                    and same[0] in earlier
+                    and finding.start - told[j].end <= _AFTER
+                ):
                     told[j] = told[j]._replace(status="absent")
     return told
 
 
+def _clause_start(plain: str, start: int) -> int:
+    """Return where the clause begins that holds `start`, or a place near before it."""
+    back = max(0, start - _CLAUSE_BACK)
+    return back + _last_end(_STOP, plain[back:start])
+
+
 def _stopped(plain: str, finding: Finding) -> bool:
     """Return whether a denial says that something has stopped: 吃了药就不晕了, not 坐着不晕了."""
-    before = plain[max(0, finding.start - _CLAUSE_BACK) : finding.start]
-    clause = before[_last_end(_STOP, before) :] + plain[finding.start : finding.end + 1]
+    clause = plain[_clause_start(plain, finding.start) : finding.end + 1]
     return bool(_NOT_ANY_MORE.search(clause)) and not _HABIT.search(clause) and not _RELIEF.search(clause)
 
 
@@ -736,7 +727,9 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
         i = bisect.bisect_left(starts, over.start()) - 1
         if i < 0 or told[i].status != "present" or _STOP.search(plain, told[i].end, over.start()):
             continue
-        if (over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()) or _HABIT.search(plain, max(0, starts[i] - 8), starts[i]):
+        if (over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()) or _HABIT.search(
+            plain, max(0, starts[i] - 8), starts[i]
+        ):
             continue
         if (over["what"] or over["which"]) in plain[told[i].start : told[i].end]:
             told[i] = told[i]._replace(status="absent")
@@ -745,13 +738,12 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             between = plain[told[i].end : left.start()]
             if len(between) > _NEAR or _SENTENCE.search(between):
                 break
-            clause = plain[max(0, starts[i] - _CLAUSE_BACK) : starts[i]]
-            if told[i].status == "present" and _EARLIER.search(clause[_last_end(_STOP, clause) :]):
+            if told[i].status == "present" and _EARLIER.search(plain, _clause_start(plain, starts[i]), starts[i]):
                 told[i] = told[i]._replace(status="absent")
     for over in _ALL_OVER.finditer(plain):
         everything = over["all"] or (over["gone"] and "all" in over["gone"])
-        if not (everything or over["gone"] or over["calm"] or _CAUSE.search(over["cause"]) or _FINE_NOW.match(plain, over.end())):
-            continue
+        cause = over["cause"] or ""
+        sure = everything or not cause or _CAUSE.search(cause) or _FINE_NOW.match(plain, over.end())
         first = bisect.bisect_left(starts, over.start())
         if first < len(told) and starts[first] < over.end():
             continue  # it tells of what stands in it
@@ -763,10 +755,14 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
             if not everything and len(_STOP.findall(between)) > (i == first - 1 and bool(over["cause"])):
                 break
-            if _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
+            earlier = _EARLIER.search(
+                plain, _clause_start(plain, told[i].start), min(told[i].end + _NEAR, over.start())
+            )
+            once = earlier is not None and _TIME_OF_DAY.fullmatch(earlier.group()) is None
+            if not (sure or once) or _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
                 break
             if told[i].status == "present":
-                told[i] = told[i]._replace(status="absent")
+                told[i] = told[i]._replace(status="past" if earlier or _THAT_DAY.search(cause) else "absent")
             end = told[i].end
     return told
 
