@@ -226,3 +226,22 @@ def test_finding_mentions_takes_linear_time_on_100_kilobytes(unit: str) -> None:
     started = time.process_time()
     mentions_of(text, LEXICON)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("脖子不红不硬", ["脖子不红", "硬"]),
+        ("吃得多还瘦", ["吃得多", "瘦"]),
+        ("话说多了，痰不多", ["痰"]),
+        ("头晕，睡一觉全好了", ["头晕"]),
+    ],
+)
+def test_each_complaint_is_one_mention_and_nothing_else_is(text: str, words: list[str]) -> None:
+    assert [text[m.start : m.end] for m in mentions_of(text, LEXICON)] == words
+
+
+@pytest.mark.parametrize("text", ["心脏搭过桥", "摔了一跤", "吞东西也顺", "老毛病", "要不要紧", "手足口"])
+def test_a_cause_an_operation_or_what_goes_smoothly_is_no_complaint(text: str) -> None:
+    found = mentions_of(f"头痛，{text}", LEXICON)
+    assert [mention.term for mention in found] == ["头痛"]

@@ -270,6 +270,128 @@ def test_a_denial_within_words_is_that_of_their_last_clause(words: str, denied: 
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("鼻子堵了一礼拜，这两天通了", ["absent"]),
+        ("脸上又肿又痒，换了个牌子就好了", ["absent", "absent"]),
+        ("咳嗽、流鼻涕，吃了药都好了，现在就是没劲", ["absent", "absent", "present"]),
+        ("拉肚子，挂了两天水总算止住了", ["absent"]),
+        ("打嗝三天，今天不打了", ["absent"]),
+        ("我血压高，头晕，吃了药头就不晕了", ["present", "absent", "absent"]),
+        ("之前那股恶心劲儿过去了", ["absent"]),
+        ("喉咙痛好了，换咳嗽", ["absent", "present"]),
+        ("心慌手抖的毛病吃了药没再犯", ["absent", "absent"]),
+        ("腰疼好了腿又疼", ["absent", "present"]),
+        ("昨晚胃疼，今早没了", ["past"]),
+        ("昨天有点拉肚子，今天只剩肚子胀", ["absent", "present"]),
+        ("had chills and a sore throat, all better now", ["absent", "absent"]),
+        ("she was throwing up all night but has stopped now", ["absent"]),
+        ("vomited twice yesterday, none today", ["absent"]),
+    ],
+)
+def test_what_a_later_clause_says_is_over_is_not_present(text: str, expected: list[str]) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "胃疼，歇会儿就好了",  # it will come again
+        "发烧，吃了药退了，半夜又烧",
+        "咳嗽，流鼻涕，药一停又来了",
+        "坐着头晕",
+        "胸闷，昨天没睡好",
+        "右眼再也看不见",
+        "头疼，打一针就好了，过两天又疼",
+    ],
+)
+def test_what_rest_relieves_or_what_comes_back_is_present(text: str) -> None:
+    assert set(said(text).values()) == {"present"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("头疼？不疼。恶心？有一点。", ["absent", "present"]),
+        ("发烧？嗯。拉肚子？没有。", ["present", "absent"]),
+        ("胸痛吗？偶尔", ["present"]),
+        ("chest pain? no. cough? yes, for a week", ["absent", "present"]),
+        ("医生问我有没有盗汗，我说没有", ["absent"]),
+        ("胸痛？", ["possible"]),
+    ],
+)
+def test_a_question_is_decided_by_the_answer_that_follows_it(text: str, expected: list[str]) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "不擦药膏又痒",
+        "不吃止疼药根本睡不着",
+        "没熬夜怎么掉头发",
+        "血糖不高怎么老渴",
+        "不熬夜照样头痛",
+        "不是不疼，是忍着",
+        "白天不咳夜里咳",
+    ],
+)
+def test_a_denial_of_something_else_or_of_another_hour_denies_no_complaint(text: str) -> None:
+    assert list(said(text).values())[-1] == "present"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "怕夜里发烧",
+        "听说这个药吃了会头晕",
+        "医生说要是胸痛就马上来",
+        "大夫让留意呼吸急促",
+        "网上说这病以后会看不见",
+        "说是头晕吧，又不太像",
+        "不晓得发烧没得",
+    ],
+)
+def test_what_is_feared_foretold_or_to_be_watched_for_is_possible(text: str) -> None:
+    assert set(said(text).values()) == {"possible"}
+
+
+@pytest.mark.parametrize("text", ["怕光怕吵，想吐", "我怕冷", "护士说注意休息，头还是晕"])
+def test_what_begins_with_fear_or_follows_advice_is_present(text: str) -> None:
+    assert set(said(text).values()) == {"present"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("帮室友问一下，他发烧两天了，我倒没发烧", ["present", "absent"]),
+        ("我没病，我替我老汉儿问，他头晕", ["present"]),
+        ("不是我晕，是我爱人，站起来就晕", ["absent", "present"]),
+        ("我闺女肚子疼，我自己也有点恶心", ["family", "present"]),
+        ("my husband coughs; I'm the one who can't sleep, what can I do for him", ["present", "family"]),
+        ("全宿舍拉肚子，唯独我没事", ["family"]),
+        ("everyone at home is throwing up except me", ["family"]),
+        ("办公室三个人咳嗽，我今天也嗓子痒", ["family", "present"]),
+        ("隔壁小孩发烧，我家孩子咳嗽", ["family", "present"]),
+        ("室友发烧，一直头痛", ["present", "present"]),
+        ("我男朋友头晕，我能做点啥", ["present"]),
+    ],
+)
+def test_the_patient_is_whom_the_question_is_about(text: str, expected: list[str]) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize("text", ["咳血那阵子人都垮了", "那回胸口疼，没去看", "头痛是前天的事"])
+def test_what_belongs_to_a_named_time_is_past(text: str) -> None:
+    assert set(said(text).values()) == {"past"}
+
+
+def test_the_course_of_a_complaint_is_no_complaint_beside_it() -> None:
+    assert said("头痛，反反复复好几年") == {"头痛": "present"}
+    assert said("反反复复好几年") == {"反反复复": "present"}
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         "头痛",
@@ -289,6 +411,11 @@ def test_a_denial_within_words_is_that_of_their_last_clause(words: str, denied: 
         "头痛好像",
         "头痛，今天",
         "头痛，爸",
+        "头痛，换了都好了，",
+        "头痛，现在不痛了，",
+        "只剩头痛，昨天",
+        "头痛?有。",
+        "不是我",
     ],
 )
 def test_findings_take_linear_time(unit: str) -> None:

@@ -84,7 +84,7 @@ _PSEUDO = re.compile(
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
     r"|不[^，,。、没不就也都]{1,5}(?:的时候|时候)|谁说我?不"
     r"|(?:不|没有?)[^，,。；、没不]{1,3}(?:又|就会|便会?|还会|根本|更|照样|照旧|压根)"  # 不擦又痒
-    r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:怎么|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
+    r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:根本|压根|怎么|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
     r"|peace)\b"
@@ -556,7 +556,7 @@ _WHO_KNOWS = re.compile(rf"[也都我]?{_UNSURE}")  # 烧不知道烧没烧
 _NEGATION = re.compile("[没不]")
 _EITHER = re.compile(r"(.)[没不]\1")
 _UNSURE_BEFORE = re.compile(rf"(?:{_UNSURE}|会|不记得)(?:到底|究竟|是不是)?$")
-_UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}")
+_UNSURE_AFTER = re.compile(rf".{{0,2}}{_UNSURE}|.{{0,3}}没(?:太|怎么)?(?:注意|留意|看清|量|数)")
 
 
 def _either(plain: str, mention: Mention, before: int) -> bool:
