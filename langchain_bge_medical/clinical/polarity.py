@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from langchain_bge_medical.clinical.lexicon import Mention, SymptomLexicon, plain_form
@@ -173,8 +173,10 @@ _ASKED_FOR = re.compile(
     rf"|\basking for my {_KIN_EN}|\bdo (?:for|about) (?:him|her)\b|\bhelp (?:him|her)\b"
 )
 _SELF_WELL = re.compile(
-    r"[就唯独单]{1,2}(?:剩|有)?(?:我|俺|他|她)(?:一个)?[^，,。；;没不]{0,4}?(?:没有?|不|啥事|好好的|例外|没事)|(?:我|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病|感觉)?(?:也|都)?没"
-    r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|\b(?:except|but|besides|not) me\b|"
+    r"[就唯独单]{1,2}(?:剩|有)?(?:我|俺|他|她)(?:一个)?[^，,。；;没不]{0,4}?(?:没有?|不|啥事|好好的|例外|没事)|(?:我|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病"
+    r"|感觉)?(?:也|都)?没"
+    r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|\b(?:except|but|besides"
+    r"|not) me\b|"
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
     r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉)|没(?!有?(?:办法|时间|注意|敢)))"
     r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|(?<![男女])朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
@@ -235,7 +237,7 @@ class Reading:
         self._asked_for = bool(_ASKED_FOR.search(self._plain))
         told_apart = any(context.own for context in contexts) or bool(_SELF_WELL.search(self._plain))
         self._teller_is_ill = told_apart and not self._asked_for
-        found = []
+        found: list[Finding] = []
         commas = False  # and may hold commas
         all_denied = False  # whether a list goes on behind the mention that ends in "都没有"
         for i in reversed(range(len(mentions))):
@@ -254,9 +256,9 @@ class Reading:
             supposed = contexts[i].supposed and status == "possible"
             if _either(self._plain, mention, mentions[i - 1].end if i else 0):
                 status = "possible"
-            elif not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end]):
-                status = "absent"
-            elif mention.opposite and status == "family":
+            elif (mention.opposite and status == "family") or (
+                not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end])
+            ):
                 status = "absent"
             elif mention.opposite and not supposed and status in ("present", "possible", "absent"):
                 status = "present" if status == "absent" else "absent"
@@ -390,11 +392,18 @@ _NOT_THERE = re.compile(
     r"|returned|recurred))(?:\s(?:so far|yet|at all|today|now|either|though|thankfully|anymore"
     r"|any more|recently|lately))*\s*"
 )
-_DAY = r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|下午|晚上|凌晨|早上|夜里|后来|这[两几]天|周[一二三四五六日天]|第[二三]天)"
+_DAY = (
+    r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|下午|晚上|凌晨|早上|夜里|后来|这[两几]天"
+    r"|周[一二三四五六日天]|第[二三]天)"
+)
+_SPELL = (
+    rf"(?:[流吐拉烧痛疼咳晕麻跳抽哑肿]?[过了]?(?:{_NUMBER}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年"
+    r"|(?:分钟|小时)(?=总算|终于|已经|才))|这事儿?))"
+)
 # It came to an end: 烧今早退了, 喉咙痛好了换流鼻水.
-_SPELL = r"(?:[流吐拉烧痛疼咳晕麻跳抽哑肿]?[过了]?(?:[一两三四五六七八九十几好多半0-9]{1,3}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年|(?:分钟|小时)(?=总算|终于|已经|才))|这事儿?))"
 _CEASED = re.compile(
-    rf"\s*(?:的?(?:劲儿?|感觉|毛病|症状|情况))?{_SPELL}?(?:{_ADVERB}|{_DAY}|早就?|已经?|总算|终于|基本上?|几乎|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早|算是){{0,5}}"
+    rf"\s*(?:的?(?:劲儿?|感觉|毛病|症状|情况))?{_SPELL}?(?:{_ADVERB}|{_DAY}|早就?|已经?|总算|终于|基本上?|几乎|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早"
+    rf"|算是){{0,5}}"
     r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
     r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没|没得|治好|断根|干净|利索|瘪|结痂|愈合|长好|收口)"
     r"(?:干净|全|透|利索|彻底|光)?[了咗](?:的|啦|哈|晒)?"
@@ -438,7 +447,9 @@ _ANSWER = re.compile(
     r"[吗呢的]{0,2}\s*[?？，,。]?\s*[?？]?\s*(?:(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全|倒是?|那)?"
     r"(?P<no>(?:没有?|冇|无|否|莫得|没得|不是|不存在|谈不上|不会|不太?)(?:过|的|啊|了|呢|哈|吧)*(?=[、，,。；;!！?？\n\s]|$)"
     r"|[不没](?:怎么|太|咋)?(?P<same>\w)|(?:no|nope|none|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b)"
-    r"|(?:我|他|她)?(?P<yes>有(?!没有)|会(?!不会)|是的|对[，,。]|嗯|经常|老是|偶尔|天天|真的|(?:yes|yeah|yep|yup|a bit|a little|sometimes|often|sort of|kind of)\b))"
+    r"|(?:我|他|她)?(?P<yes>有(?!没有)|会(?!不会)|是的|对[，,。]|嗯|经常|老是|偶尔|天天|真的"
+    r"|(?:yes|yeah|yep|yup|a bit|a little|sometimes"
+    r"|often|sort of|kind of)\b))"
 )
 _UNCLEAR_NEXT = re.compile(r"\s*,\s*(?:maybe|i think|i guess|i['’]m not sure|not sure|perhaps)\s*(?=[?,.;!\n]|$)")
 _ONCE_BEFORE = re.compile(r"过(?:那么)?(?:[一两几三]|好几)[次回场]了?")
@@ -516,7 +527,7 @@ def _comes_back(plain: str, said_of: str, at: int) -> bool:
 
 def _seen_no_more(said_of: str, words: str) -> bool:
     """Return whether it is an eye that sees no more: 右眼再也看不见 denies nothing."""
-    return said_of.endswith(("眼", "眼睛")) and "看" in words[:8]
+    return said_of.endswith(("眼", "眼睛")) and bool(_UNSEEING.search(words))
 
 
 def _is_unclear(plain: str, said_of: str, words: str, stop: int) -> bool:
@@ -536,6 +547,8 @@ def _was(plain: str, before: str, words: str, stop: int) -> bool:
     return bool(_ONCE_BEFORE.fullmatch(words)) and not _JUST.search(before)
 
 
+# 右眼看不见 says what is wrong; it denies nothing unless more follows (看不见红肿).
+_UNSEEING = re.compile(r"看(?:都|也|东西)?不(?:见|到)了?$")
 _THIS_BAD = re.compile(
     r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b"
 )  # never had pain this bad
@@ -581,14 +594,19 @@ _CONSEQUENCES = frozenset(
 )  # fmt: skip
 
 
+def _new(plain: str, found: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the findings but those that say when one told before was done with: 咳得脸通红,咳完…."""
+    told: set[str] = set()
+    for finding in found:
+        if finding.term not in told or not plain.startswith("完", finding.end - 1):
+            yield finding
+        told.add(finding.term)
+
+
 def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings without those that only say the one before again."""
     kept: list[Finding] = []
-    told: set[str] = set()
-    for finding in found:
-        if finding.term in told and plain.startswith("完", finding.end - 1):
-            continue  # 咳得脸通红,咳完…
-        told.add(finding.term)
+    for finding in _new(plain, found):
         before = kept[-1] if kept else None
         if before is None or finding.start - before.end > _REPEAT:
             kept.append(finding)
@@ -654,11 +672,14 @@ _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不�
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
-    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合)(?:干净|下去|下来|光|完|透|利索|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而)"
+    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合)(?:干净|下去|下来|光|完|透|利索"
+    r"|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而)"
     r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发|发作)(?:过|了)?"
     r"|(?:现在|如今|这[次回]|今[天早年])(?:就|也|都|倒是?|还)*(?:没有|没得|没|冇|不会)(?:过|了)?)(?=[，,。；;!！?？\n]|$)"
-    r"|(?:[,;]|\.\s| (?=but ))\s*(?P<gone>(?:but |and |though )?(?:(?:it |that )?ha[sd] |it['’]?s |that['’]?s |they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
-    r"(?:gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|no longer|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
+    r"|(?:[,;]|\.\s| (?=but ))\s*(?P<gone>(?:but |and |though )?(?:(?:it |that )?ha[sd] |it['’]?s |that['’]?s "
+    r"|they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
+    r"(?:gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|no longer"
+    r"|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
 _LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
 _FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常)")
@@ -674,14 +695,14 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those as past or absent that were there and are now denied: 昨天还吐,今天不吐了."""
     last: dict[str, tuple[int, bool]] = {}
     recent: list[int] = []
-    told = _all_over(plain, _attacks_over(plain, found))
+    told = _all_over(plain, _only_left(plain, _no_more(plain, _attacks_over(plain, found))))
     for i, finding in enumerate(told):
         kind = _kind(finding.term)
         clause = plain[_clause_start(plain, finding.start) : finding.start]
         if finding.status == "present":
-            then, habit = _EARLIER.search(clause), _HABIT.search(clause)
+            then, habit = bool(_EARLIER.search(clause)), _HABIT.search(clause)
             if then or not habit:
-                last[kind] = i, bool(then)
+                last[kind] = i, then
                 recent = [*recent[-3:], i]
             else:
                 last.pop(kind, None)
@@ -719,52 +740,66 @@ def _stopped(plain: str, finding: Finding) -> bool:
     return bool(_NOT_ANY_MORE.search(clause)) and not _HABIT.search(clause) and not _RELIEF.search(clause)
 
 
-def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
-    """Return the findings with those as absent that a clause behind them says are over."""
+def _no_more(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those as absent that are said again to be no more: 前两天拉肚子,现在不拉了."""
     told = list(found)
     starts = [finding.start for finding in told]
     for over in _NO_MORE.finditer(plain):
         i = bisect.bisect_left(starts, over.start()) - 1
         if i < 0 or told[i].status != "present" or _STOP.search(plain, told[i].end, over.start()):
             continue
-        if (over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()) or _HABIT.search(
-            plain, max(0, starts[i] - 8), starts[i]
-        ):
+        said_again = over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()
+        if said_again or _HABIT.search(plain, max(0, starts[i] - _NEAR), starts[i]):
             continue
         if (over["what"] or over["which"]) in plain[told[i].start : told[i].end]:
             told[i] = told[i]._replace(status="absent")
-    for left in _LEFT.finditer(plain):  # 昨天有吐,今天只剩打嗝
+    return told
+
+
+def _only_left(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those as absent that are not what is left: 昨天有吐,今天只剩打嗝."""
+    told = list(found)
+    starts = [finding.start for finding in told]
+    for left in _LEFT.finditer(plain):
         for i in range(bisect.bisect_left(starts, left.start()) - 1, -1, -1):
             between = plain[told[i].end : left.start()]
             if len(between) > _NEAR or _SENTENCE.search(between):
                 break
             if told[i].status == "present" and _EARLIER.search(plain, _clause_start(plain, starts[i]), starts[i]):
                 told[i] = told[i]._replace(status="absent")
-    for over in _ALL_OVER.finditer(plain):
-        everything = over["all"] or (over["gone"] and "all" in over["gone"])
-        cause = over["cause"] or ""
-        sure = everything or not cause or _CAUSE.search(cause) or _FINE_NOW.match(plain, over.end())
-        first = bisect.bisect_left(starts, over.start())
-        if first < len(told) and starts[first] < over.end():
-            continue  # it tells of what stands in it
-        end = over.start()
-        for i in range(first - 1, max(-1, first - 1 - _LISTED), -1):
-            between = plain[told[i].end : end]
-            if len(between) > _AFTER or _SENTENCE.search(between):
-                break
-            # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
-            if not everything and len(_STOP.findall(between)) > (i == first - 1 and bool(over["cause"])):
-                break
-            earlier = _EARLIER.search(
-                plain, _clause_start(plain, told[i].start), min(told[i].end + _NEAR, over.start())
-            )
-            once = earlier is not None and _TIME_OF_DAY.fullmatch(earlier.group()) is None
-            if not (sure or once) or _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
-                break
-            if told[i].status == "present":
-                told[i] = told[i]._replace(status="past" if earlier or _THAT_DAY.search(cause) else "absent")
-            end = told[i].end
     return told
+
+
+def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with those as absent or past that a clause behind them says are over: 停了都好了."""
+    told = list(found)
+    starts = [finding.start for finding in told]
+    for over in _ALL_OVER.finditer(plain):
+        first = bisect.bisect_left(starts, over.start())
+        if first == len(told) or starts[first] >= over.end():  # else it tells of what stands in it
+            _end(plain, told, first, over)
+    return told
+
+
+def _end(plain: str, told: list[Finding], first: int, over: re.Match[str]) -> None:
+    """Mark in `told` what `over` ends of that which stands before `first`."""
+    cause = over["cause"] or ""
+    everything = bool(over["all"] or (over["gone"] and "all" in over["gone"]))
+    sure = everything or not cause or _CAUSE.search(cause) or _FINE_NOW.match(plain, over.end())
+    end = over.start()
+    for i in range(first - 1, max(-1, first - 1 - _LISTED), -1):
+        between = plain[told[i].end : end]
+        # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
+        most = _LISTED if everything else int(i == first - 1 and bool(cause))
+        if len(between) > _AFTER or _SENTENCE.search(between) or len(_STOP.findall(between)) > most:
+            return
+        earlier = _EARLIER.search(plain, _clause_start(plain, told[i].start), min(told[i].end + _NEAR, over.start()))
+        once = earlier is not None and _TIME_OF_DAY.fullmatch(earlier.group()) is None
+        if not (sure or once) or _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
+            return
+        if told[i].status == "present":
+            told[i] = told[i]._replace(status="past" if earlier or _THAT_DAY.search(cause) else "absent")
+        end = told[i].end
 
 
 def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
@@ -791,8 +826,6 @@ def denied_within(words: str) -> bool:
     return bool(_DENYING.search(heard, max(_last_end(_CLAUSE_END, heard), _last_end(_COMMA, heard))))
 
 
-# 右眼看不见 says what is wrong; it denies nothing unless more follows (看不见红肿).
-_UNSEEING = re.compile(r"看(?:都|也|东西)?不(?:见|到)了?$")
 _SPACE = re.compile(r"(?<![a-z0-9有没不无、,，.)）])\s(?![a-z0-9\s])")
 _RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么|觉得|感觉|说我?|我)?\s*$")
 _SENTENCE = re.compile(r"[。；;!！?？\n]")
@@ -839,22 +872,10 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
 
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
-    context, who, end, patient = state
+    context, end = state.context, state.end
     # Between Chinese words a space is a comma.
     between = _SPACE.sub("，", plain[end : mention.start])
-    who, own = _last_who(between, who)
-    relative = _relative(between) if between else None
-    if relative is not None:
-        who, own = "others", False
-        if patient is not None and _OUTSIDER.match(patient) and relative in _CHILDREN:
-            patient, who, own = relative, "self", True  # 邻居家孩子出水痘,我家娃…
-    if patient is None:
-        patient = relative or ("self" if own else "?")
-    kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
-    if plain.startswith("my ", mention.start):
-        whose = _WHO.match(plain, mention.start, mention.end + 12)
-        if whose is not None and whose.lastgroup == "self":
-            who, own = "self", True
+    who, own, patient, kin = _whose(plain, between, state, mention)
     if cut := _last_end(_CLAUSE_END, between):
         context, between = _Context(), between[cut:]
     in_list = end > 0 and bool(_JOINTS.fullmatch(between))
@@ -891,6 +912,25 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     return context, _State(carried, who, mention.end, patient)
 
 
+def _whose(plain: str, between: str, state: _State, mention: Mention) -> tuple[str | None, bool, str, bool]:
+    """Return whom a finding is told of, whether that is the teller, who the patient is, and whether it is another."""
+    who, own = _last_who(between, state.who)
+    patient = state.patient
+    relative = _relative(between) if between else None
+    if relative is not None:
+        who, own = "others", False
+        if patient is not None and _OUTSIDER.match(patient) and relative in _CHILDREN:
+            patient, who, own = relative, "self", True  # 邻居家孩子出水痘,我家娃…
+    if patient is None:
+        patient = relative or ("self" if own else "?")
+    kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
+    if plain.startswith("my ", mention.start):
+        whose = _WHO.match(plain, mention.start, mention.end + 12)
+        if whose is not None and whose.lastgroup == "self":
+            who, own = "self", True
+    return who, own, patient, kin
+
+
 def _heard(words: str) -> str:
     """Return the words without what looks like a denial and is none."""
     return _PSEUDO.sub("□", _DOUBLE.sub("□", _HARDLY.sub("没有", words)))
@@ -900,7 +940,8 @@ def _heard(words: str) -> str:
 _RELATIVE = re.compile(
     rf"(?:^|[，,。；;!！?？\n\s：:])(?:我们?|俺|咱|他|她|佢|娃|孩子|宝宝)?(?:家|屋)?里?的?(?P<han>{_RELATIVES}|宿舍"
     rf"|幼儿园(?=好|有|都|里)|班[上里]|办公室(?=好|有|都|里|[一两三四五几半]个)"
-    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全(?:家|班|校|厂|村|寝室?|宿舍|办公室|公司|车间|单位|队)|一家子|(?:公司|车间|学校|店里|工地)(?=里|上|都|好|有|[一两三四五几半]个)|接触过?)"
+    r"|厂里|(?:周围|身边)(?=的?人|有|好|都)|单位(?=里|好|有|都)|家族|老家|全(?:家|班|校|厂|村|寝室?|宿舍|办公室|公司|车间|单位|队)|一家子|(?:公司|车间|学校|店里"
+    r"|工地)(?=里|上|都|好|有|[一两三四五几半]个)|接触过?)"
     r"(?![们都还也老总就又]{0,2}(?:说|讲|话|看|觉得|发现|让|叫|带|陪|给|摸|问|劝|催|逼|送|抱|打|帮|代|家属|以为|夸"
     r"|喊|骂|笑|嫌|怀疑|担心|吓|听|记|一捏|一碰))"
     r"(?P<rest>(?:(?!说我|说他|说她|以为|夸[我他她]|喊[我他她]|看[我他她])[^，,。；;!！?？\n]){0,16})$"
