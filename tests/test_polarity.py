@@ -414,6 +414,7 @@ def test_the_course_of_a_complaint_is_no_complaint_beside_it() -> None:
         "头痛，换了都好了，",
         "头痛，现在不痛了，",
         "只剩头痛，昨天",
+        "，没再犯",
         "头痛?有。",
         "不是我",
     ],

@@ -762,8 +762,7 @@ def _only_left(plain: str, found: Sequence[Finding]) -> list[Finding]:
     starts = [finding.start for finding in told]
     for left in _LEFT.finditer(plain):
         for i in range(bisect.bisect_left(starts, left.start()) - 1, -1, -1):
-            between = plain[told[i].end : left.start()]
-            if len(between) > _NEAR or _SENTENCE.search(between):
+            if left.start() - told[i].end > _NEAR or _SENTENCE.search(plain, told[i].end, left.start()):
                 break
             if told[i].status == "present" and _EARLIER.search(plain, _clause_start(plain, starts[i]), starts[i]):
                 told[i] = told[i]._replace(status="absent")
@@ -788,12 +787,15 @@ def _end(plain: str, told: list[Finding], first: int, over: re.Match[str]) -> No
     sure = everything or not cause or _CAUSE.search(cause) or _FINE_NOW.match(plain, over.end())
     end = over.start()
     for i in range(first - 1, max(-1, first - 1 - _LISTED), -1):
-        between = plain[told[i].end : end]
         # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
         most = _LISTED if everything else int(i == first - 1 and bool(cause))
-        if len(between) > _AFTER or _SENTENCE.search(between) or len(_STOP.findall(between)) > most:
+        if not 0 <= end - told[i].end <= _AFTER or len(_STOP.findall(plain, told[i].end, end)) > most:
             return
-        earlier = _EARLIER.search(plain, _clause_start(plain, told[i].start), min(told[i].end + _NEAR, over.start()))
+        if _SENTENCE.search(plain, told[i].end, end):
+            return
+        earlier = _EARLIER.search(plain, _clause_start(plain, told[i].start), told[i].start) or _EARLIER.search(
+            plain, told[i].end, min(told[i].end + _NEAR, over.start())
+        )
         once = earlier is not None and _TIME_OF_DAY.fullmatch(earlier.group()) is None
         if not (sure or once) or _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
             return
@@ -808,8 +810,7 @@ def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     starts = [finding.start for finding in told]
     for over in _ATTACK_OVER.finditer(plain):
         for i in range(bisect.bisect_left(starts, over.start()) - 1, -1, -1):
-            between = plain[told[i].end : over.start()]
-            if len(between) > _AFTER or _SENTENCE.search(between):
+            if over.start() - told[i].end > _AFTER or _SENTENCE.search(plain, told[i].end, over.start()):
                 break
             if told[i].status == "present":
                 told[i] = told[i]._replace(status="past")
