@@ -413,7 +413,7 @@ _CEASED = re.compile(
     r"(?:never happened|resolved|gone(?: (?:away|down))?|went (?:away|down)|died down|calmed down|stopped|broke"
     r"|settled|cleared(?: up)?|subsided|over with)\b"
 )
-_COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?[又再](?:开始|接着|是)?(?P<what>.)")
+_COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?(?:[又再](?:开始|接着|是)?|接着|还是|照样|照旧|继续)(?P<what>.)")
 _BODY = re.compile("[头脸眼耳鼻嘴舌牙喉嗓颈肩臂手胸背腰腹肚腿膝脚]")
 _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
@@ -663,16 +663,17 @@ _NO_MORE = re.compile(
     r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|第二天|隔天|这[两几]天)"
     r"(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
     r"(?:不怎么|不|没再|没)(?P<what>[^，,。；;!！?？\n])(?:过|了|啦)?(?=[，,。；;!！?？\n]|$)"
+    r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?没再(?P<again>[^，,。；;!！?？\n])(?:过|了)?(?=[，,。；;!！?？\n]|$)"
     r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?(?P<which>[痛疼痒咳吐烧晕肿麻喘胀红血痰汗泪])(?:也|都|就|全|已经)?(?:退|消|没|止|好)了(?=[，,。；;!！?？\n]|$)"
 )
 _NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$")
 _COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗堵塞慌心昏哑血痰泪]")
-_RELIEF = re.compile("坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上")
+_RELIEF = re.compile("走|活动|动一?动|甩|伸|翻身|坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上")
 _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不时|每|反复|容易|平时|动不动|偶尔")
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动|慢慢|基本|彻底){0,2}"
-    r"(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合)(?:干净|下去|下来|光|完|透|利索"
+    r"(?:[消退][的得]差不多|消停|(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]|(?<=[温烧])下来|瘪|结痂|愈合))(?:干净|下去|下来|光|完|透|利索"
     r"|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而)"
     r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发|发作)(?:过|了)?"
     r"|(?:现在|如今|这[次回]|今[天早年])(?:就|也|都|倒是?|还)*(?:没有|没得|没|冇|不会)(?:过|了)?)(?=[，,。；;!！?？\n]|$)"
@@ -686,8 +687,9 @@ _FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人
 _TIME_OF_DAY = re.compile("凌晨|早上|上午|中午|夜里|半夜")  # may be every day's
 _THAT_DAY = re.compile("昨|前天|周[一二三四五六日天]|第.天")
 _LISTED = 12  # findings that one clause may end
+_SOOTHES = re.compile("退[烧热]|止[痛疼]|布洛芬|美林|泰诺|对乙酰|降压")  # and what it soothes is still there
 _CAUSE = re.compile(
-    r"停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|这[两几]天|前[两几]天|好几天|.天[盐药水]|上午|下午|昨"
+    r"(?:[喷抹涂敷贴挂输滴含拔刮灌打][了完过]|[吃喝用](?:了|过)(?!饭|东西|点|两|几|糖|面|饼|水|热|口|早|午|晚))|天亮|停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天|没几天|这[两几]天|前[两几]天|好几天|.天[盐药水]|上午|下午|昨"
 )
 
 
@@ -751,7 +753,7 @@ def _no_more(plain: str, found: Sequence[Finding]) -> list[Finding]:
         said_again = over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()
         if said_again or _HABIT.search(plain, max(0, starts[i] - _NEAR), starts[i]):
             continue
-        if (over["what"] or over["which"]) in plain[told[i].start : told[i].end]:
+        if (over["what"] or over["again"] or over["which"]) in plain[told[i].start : told[i].end]:
             told[i] = told[i]._replace(status="absent")
     return told
 
@@ -784,7 +786,8 @@ def _end(plain: str, told: list[Finding], first: int, over: re.Match[str]) -> No
     """Mark in `told` what `over` ends of that which stands before `first`."""
     cause = over["cause"] or ""
     everything = bool(over["all"] or (over["gone"] and "all" in over["gone"]))
-    sure = everything or not cause or _CAUSE.search(cause) or _FINE_NOW.match(plain, over.end())
+    known = _CAUSE.search(cause) and not _SOOTHES.search(cause)
+    sure = everything or not cause or known or _FINE_NOW.match(plain, over.end())
     end = over.start()
     for i in range(first - 1, max(-1, first - 1 - _LISTED), -1):
         # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
