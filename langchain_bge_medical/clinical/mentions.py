@@ -650,7 +650,7 @@ _SYLLABLES: dict[str, str] = {
 }
 _USUAL = frozenset(
     "的都是有样一二两三四五六七八九十手脚头可先儿为又也就要着没不我你他她它这那个只总被跟们长多大小上下里后内以而但和及与或在到地了过起来去出入"
-    "会能眼脸皮嘴尿血红白黑黄青奶家说看时年天月日号点分次回妈爸人什么怎几很最太更还再已经把给让叫从向往对比像使正带打拿吃喝"
+    "伐会能眼脸皮嘴尿血红白黑黄青奶家说看时年天月日号点分次回妈爸人什么怎几很最太更还再已经把给让叫从向往对比像使正带打拿吃喝"
 )  # characters that somebody means
 _ALIKE = (2, 3, 4)  # characters of a form that may be mistyped
 _MISTYPED = {2: 1, 3: 1, 4: 2}  # and how many of them

@@ -301,6 +301,8 @@ class Reading:
         plain = self._plain
         if context.denied and not denied and _THIS_BAD.match(plain, end, end + 20):
             context = context._replace(denied=False)
+        if _HOW_NOT.search(plain, max(0, start - 3), start) and plain.startswith(("吗", "么", "嘛"), end):
+            return "present"  # 能不疼吗
         if denied or context.denied:
             return "absent"
         after = _told_after(plain, start, end, following)
@@ -621,6 +623,9 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
         ):
             kept[-1] = before._replace(end=finding.end, status="possible")
             continue
+        if between in ("啥", "什么", "个啥") and second in first:  # 晕啥晕
+            kept[-1] = before._replace(end=finding.end, status="absent")
+            continue
         if _QUESTION.fullmatch(between) and second.lstrip("不没")[:1] in first:  # 疼不疼?疼
             kept[-1] = before._replace(end=finding.end, status=finding.status)
             continue
@@ -836,6 +841,7 @@ _SENTENCE = re.compile(r"[。；;!！?？\n]")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
+_HOW_NOT = re.compile("能不$")
 _CANNOT = re.compile(r"(?:can['’]?t|cannot|couldn['’]?t|won['’]?t|unable|trouble|hard to)\b")
 _AT_TIME = re.compile("夜里|夜间|半夜|晚上|白天|早上|早晨|清早|下午|中午")  # 白天不咳夜里咳
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
