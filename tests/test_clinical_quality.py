@@ -1,6 +1,6 @@
 """How good the clinical rules are on sentences of another hand, half of which nobody looked at while writing the rules.
 
-The files `_dev`, `_dev2` (a third hand) and `_dev3` (two more) were used to write them; `_heldout` and `_heldout2`, the
+The files `_dev`, `_dev2` (a third hand), `_dev3` (two more) and `_dev4` (one more) were used to write them; `_heldout` and `_heldout2`, the
 other half of what the authors of `_dev` and of `_dev3` wrote, were read as totals only.
 
 `_heldout3` is by yet another hand, written after the rules and never used for them; it counts a spouse or grandparent
@@ -63,9 +63,10 @@ def triage_figures(name: str) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("clinical_polarity_dev", 0.965),
-        ("clinical_polarity_dev2", 0.93),
-        ("clinical_polarity_dev3", 0.94),
+        ("clinical_polarity_dev", 0.97),
+        ("clinical_polarity_dev2", 0.935),
+        ("clinical_polarity_dev3", 0.945),
+        ("clinical_polarity_dev4", 0.885),
         ("clinical_polarity_heldout", 0.90),
         ("clinical_polarity_heldout2", 0.83),
     ],
@@ -94,9 +95,9 @@ def test_hardly_anything_denied_is_taken_to_be_there(name: str, most: float) -> 
     assert wrong / total <= most
 
 
-@pytest.mark.parametrize("part", ["dev", "dev2"])
-def test_nothing_denied_is_taken_to_be_there_where_the_rules_were_written(part: str) -> None:
-    assert denied_shown_as_present(f"clinical_polarity_{part}")[0] == 0
+@pytest.mark.parametrize(("part", "most"), [("dev", 0), ("dev2", 0), ("dev3", 1), ("dev4", 2)])
+def test_next_to_nothing_denied_is_taken_to_be_there_where_the_rules_were_written(part: str, most: int) -> None:
+    assert denied_shown_as_present(f"clinical_polarity_{part}")[0] <= most
 
 
 @pytest.mark.parametrize(

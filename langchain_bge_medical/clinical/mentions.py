@@ -247,6 +247,8 @@ class MentionFinder:
                 if any(taken[match.start() : match.end()]):
                     continue
                 i = bisect.bisect_right(ends, match.start()) - 1
+                if i < 0 and pattern is _BETTER and _CHOICE.search(masked, max(0, match.start() - 8), match.end() + 2):
+                    continue  # 空腹好还是吃点东西好
                 site = _site_of(masked[spoken[i].start : spoken[i].end], spoken[i].term) if i >= 0 else ""
                 said = (t for s, words, t in terms if (not s or s == site) and re.search(words, match.group()))
                 if (known := next(said, "")) in self._known:
@@ -486,6 +488,7 @@ _BETTER = re.compile(
     r"|也|反而|反倒|倒|会|又|都){0,4}"
     r"(?:好(?:点|些|了|受|一点|多了|转)?|轻(?:点|些|了)?|舒服(?:点|些)?|缓解|减轻|没事|消失|不痛(?=了)|能走)"
 )
+_CHOICE = re.compile("还是|好吗|好么|[?？]")
 _BETTER_TERMS = (
     ("腰", "", "活动后腰痛减轻"),
     ("腿", "", "活动后腿部缓解"),

@@ -673,7 +673,9 @@ _NO_MORE = re.compile(
 )
 _NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$")
 _COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗堵塞慌心昏哑血痰泪]")
-_RELIEF = re.compile("走|活动|动一?动|甩|伸|翻身|坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上")
+_RELIEF = re.compile(
+    "走|活动|动一?动|甩|伸|翻身|坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上"
+)
 _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不时|每|反复|容易|平时|动不动|偶尔")
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
