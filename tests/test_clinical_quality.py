@@ -1,7 +1,7 @@
 """How good the clinical rules are on sentences of another hand, half of which nobody looked at while writing the rules.
 
-The files `_dev`, `_dev2` (a third hand), `_dev3` (two more) and `_dev4` (one more) were used to write them; `_heldout` and `_heldout2`, the
-other half of what the authors of `_dev` and of `_dev3` wrote, were read as totals only.
+The files `_dev`, `_dev2` (a third hand), `_dev3` (two more) and `_dev4` (one more) were used to write them;
+`_heldout` and `_heldout2`, the other half of what the authors of `_dev` and of `_dev3` wrote, were read as totals only.
 
 `_heldout3` is by yet another hand, written after the rules and never used for them; it counts a spouse or grandparent
 who is described as somebody else, and what has just ended as past, which the rules hear as the patient and as absent.

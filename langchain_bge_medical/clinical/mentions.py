@@ -205,6 +205,10 @@ class MentionFinder:
             if said is None or said[0] not in self._known:
                 continue
             start, end = value.start, value.end
+            if stop := re.search(
+                "[，。；](?=[^，。；]*$)", plain[start:end]
+            ):  # 血压高,头晕,量着130: what stands between is not hidden
+                start += stop.start() + 1
             before = plain[max(end_before, start - 12) : start]
             if near := re.search(r"(?:发?高?低?烧|体温|血压|量|fever|temp)[^，。；、]{0,6}$", before):
                 start -= len(near.group())
