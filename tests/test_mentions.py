@@ -235,6 +235,7 @@ def test_finding_mentions_takes_linear_time_on_100_kilobytes(unit: str) -> None:
         ("吃得多还瘦", ["吃得多", "瘦"]),
         ("话说多了，痰不多", ["痰"]),
         ("头晕，睡一觉全好了", ["头晕"]),
+        ("我妈高血压，头晕，现在量着130", ["头晕", "现在量着130"]),
     ],
 )
 def test_each_complaint_is_one_mention_and_nothing_else_is(text: str, words: list[str]) -> None:

@@ -386,6 +386,24 @@ def test_what_belongs_to_a_named_time_is_past(text: str) -> None:
     assert set(said(text).values()) == {"past"}
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("能不疼吗，肿成这样", "present"),
+        ("it's not that it doesn't hurt, I'm just used to it", "present"),
+        ("晕啥晕，就是没劲", "absent"),
+        ("头伐晕", "absent"),
+        ("喉咙勿痛", "absent"),
+        ("发烧，吃了退烧药退了", "present"),  # it is only soothed
+        ("发烧，输了液退了", "absent"),
+        ("doctor warned me about chest pain", "possible"),
+        ("felt faint once in 2019, never since", "past"),
+    ],
+)
+def test_a_question_that_needs_no_answer_a_dialect_or_a_cure_is_understood(text: str, status: str) -> None:
+    assert next(iter(said(text).values())) == status
+
+
 def test_the_course_of_a_complaint_is_no_complaint_beside_it() -> None:
     assert said("头痛，反反复复好几年") == {"头痛": "present"}
     assert said("反反复复好几年") == {"反反复复": "present"}
