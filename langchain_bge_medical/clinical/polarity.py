@@ -87,6 +87,7 @@ _PSEUDO = re.compile(
     r"|(?:不|没有?)[^，,。；、没不]{1,3}(?:又|就会|便会?|还会|根本|更|照样|照旧|压根)"  # 不擦又痒
     r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:根本|压根|怎么|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
+    r"|[不没](?:怎么|咋)[^，,。；、没不]{1,2}[就也都]"  # 没怎么动就出汗
     r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
     r"|peace)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
@@ -94,7 +95,7 @@ _PSEUDO = re.compile(
 # After a finding that is denied, these begin what is affirmed: "没发烧还咳嗽", "没有发烧只流鼻涕".
 _RESTART = re.compile(
     r"有|还|也|出现|总|老是|老|一直|突然|忽然|现在|最近|这次|今天|只|光|仅|反而|倒是(?!没|不)|就|主要"
-    r"|的时候|变成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
+    r"|的时候|变成|轮到|换成|改成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
 )
 _POSSIBLE = re.compile(
     r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
@@ -433,7 +434,8 @@ _CEASED = re.compile(
     r"|settled|cleared(?: up)?|subsided|over with)\b"
 )
 _COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?(?:[又再](?:开始|接着|是)?|接着|还是|照样|照旧|继续)(?P<what>.)")
-_BODY = re.compile("[头脸眼耳鼻嘴舌牙喉嗓颈肩臂手胸背腰腹肚腿膝脚]")
+_SIDE = re.compile("[左右]")
+_BODY = re.compile("[头脑脸眼耳鼻嘴舌牙喉嗓脖颈肩臂肘腕手指胸乳心肋背腰胃腹肚臀肛腿膝踝脚趾]")
 _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
     rf"|几次|多少)?"
@@ -694,6 +696,7 @@ _NO_MORE = re.compile(
     r"|没|止|好)了(?=[，,。；;!！?？\n]|$)"
 )
 _NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$")
+_ENDED_INSIDE = re.compile("[退消好停止]了$")  # 烧反倒退了
 _COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗堵塞慌心昏哑血痰泪]")
 _RELIEF = re.compile(
     "走|活动|动一?动|甩|伸|翻身|坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上"
@@ -723,7 +726,7 @@ _THAT_DAY = re.compile("昨|前天|周[一二三四五六日天]|第.天")
 _LISTED = 12  # findings that one clause may end
 _SOOTHES = re.compile("退[烧热]|止[痛疼]|布洛芬|美林|泰诺|对乙酰|降压")  # and what it soothes is still there
 _CAUSE = re.compile(
-    r"(?:[喷抹涂敷贴挂输滴含拔刮灌打][了完过]|[吃喝用](?:了|过)(?!饭|东西|点|两|几|糖|面|饼|水|热|口|早|午|晚))|天亮"
+    r"了[一两三四五六七八九十几半好]{1,2}(?:天|周|个月|盒)|(?:[喷抹涂敷贴挂输滴含拔刮灌打][了完过]|[吃喝用](?:了|过)(?!饭|东西|点|两|几|糖|面|饼|水|热|口|早|午|晚))|天亮"
     r"|停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天"
     r"|没几天|这[两几]天|前[两几]天|好几天|.天[盐药水]|上午|下午|昨"
 )
@@ -752,16 +755,9 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
             elif _NOW_NOT.search(clause + plain[finding.start : finding.start + 1]) or _NOW_NOT.search(clause):
                 told[j] = told[j]._replace(status="absent")
         if finding.status == "absent" and _stopped(plain, finding):
-            words = plain[finding.start : finding.end]
             for j in recent:
-                earlier = plain[told[j].start : told[j].end]
-                same = _COMPLAINT.findall(words)[-1:]
-                if (
-                    told[j].status == "present"
-                    and same
-                    and same[0] in earlier
-                    and finding.start - told[j].end <= _AFTER
-                ):
+                close = finding.start - told[j].end <= _AFTER
+                if told[j].status == "present" and close and _same(plain, told[j], finding):
                     told[j] = told[j]._replace(status="absent")
     return told
 
@@ -772,10 +768,24 @@ def _clause_start(plain: str, start: int) -> int:
     return back + _last_end(_STOP, plain[back:start])
 
 
+def _same(plain: str, first: Finding, second: Finding) -> bool:
+    """Return whether two findings are the same complaint at the same place: 右腿肿好了 ends no 左腿肿."""
+    words, again = (plain[max(0, f.start - 1) : f.end] for f in (first, second))
+    complaint = _COMPLAINT.findall(again)[-1:]
+    for places in (_BODY, _SIDE):
+        here, there = set(places.findall(words)), set(places.findall(again))
+        if here and there and not here & there:
+            return False
+    return bool(complaint) and complaint[0] in words
+
+
 def _stopped(plain: str, finding: Finding) -> bool:
     """Return whether a denial says that something has stopped: 吃了药就不晕了, not 坐着不晕了."""
     clause = plain[_clause_start(plain, finding.start) : finding.end + 1]
-    return bool(_NOT_ANY_MORE.search(clause)) and not _HABIT.search(clause) and not _RELIEF.search(clause)
+    rest = _REST.match(plain, finding.end, finding.end + _AFTER)
+    ended = _NOT_ANY_MORE.search(clause) or _CEASED.match(plain, finding.end, rest.end() if rest else finding.end)
+    ended = ended or _ENDED_INSIDE.search(plain, finding.start, finding.end)
+    return bool(ended) and not _HABIT.search(clause) and not _RELIEF.search(clause)
 
 
 def _no_more(plain: str, found: Sequence[Finding]) -> list[Finding]:
@@ -786,7 +796,7 @@ def _no_more(plain: str, found: Sequence[Finding]) -> list[Finding]:
         i = bisect.bisect_left(starts, over.start()) - 1
         if i < 0 or told[i].status != "present" or _STOP.search(plain, told[i].end, over.start()):
             continue
-        said_again = over["what"] and i + 1 < len(told) and starts[i + 1] < over.end()
+        said_again = i + 1 < len(told) and starts[i + 1] < over.end()
         if said_again or _HABIT.search(plain, max(0, starts[i] - _NEAR), starts[i]):
             continue
         if (over["what"] or over["again"] or over["which"]) in plain[told[i].start : told[i].end]:
