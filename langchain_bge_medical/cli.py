@@ -225,6 +225,9 @@ def ask(
     """Answer one description of symptoms. 回答一次提问。."""
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
+    from langchain_bge_medical.chains import triage_text
+    from langchain_bge_medical.clinical.triage import Triage
+
     chat_model = _chat_model(llm, llm_base_url)
     parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
     parts.compressor.warmup()
@@ -245,11 +248,14 @@ def ask(
         print(json.dumps(report, ensure_ascii=False))  # noqa: T201 - rich would wrap it
         return
     _show_model(parts.model, lang)
+    # Red flags stand before everything that was ranked.
+    flags = triage_text(Triage.model_validate(report["triage"]), lang.value)
+    out.print(escape(flags), soft_wrap=True, highlight=False, end="")
     if documents:
         out.print(_table(documents, lang))
     else:
         out.print(_TEXTS[lang.value]["abstained"])
-    out.print(escape(report["answer"]), soft_wrap=True, highlight=False)
+    out.print(escape(report["answer"].removeprefix(flags)), soft_wrap=True, highlight=False)
 
 
 @app.command()

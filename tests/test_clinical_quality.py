@@ -1,8 +1,8 @@
 """How good the clinical rules are on sentences of another hand, half of which nobody looked at while writing the rules.
 
 Mentions: the rules were written on `_dev` to `_dev7`, by eight hands. `_heldout` is by the author of `_dev`,
-`_heldout2` by those of `_dev3`, `_heldout4` by that of `_dev4`; `_heldout5` and `_heldout6` are by one more each, whom the
-rules never met. `_heldout3` is by such a one, too, but counts a spouse or grandparent who is described as somebody
+`_heldout2` by those of `_dev3`, `_heldout4` by that of `_dev4`; `_heldout5` and `_heldout6` are by one more each, whom
+the rules never met. `_heldout3` is by such a one, too, but counts a spouse or grandparent who is described as somebody
 else, and what has just ended as past, which the rules hear as the patient and as absent.
 
 Triage: the rules were written on `_dev` to `_dev3`; the alarm learnt from those and from seven writers. `_heldout` is

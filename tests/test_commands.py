@@ -90,6 +90,12 @@ def test_the_calibration_is_told_in_words_and_queries_that_the_model_was_tuned_o
     assert "was tuned on 1 of these queries (first: line 4)" in said
 
 
+def test_red_flags_are_shown_before_what_was_ranked_and_once(run: Run, kb: Path) -> None:
+    said = run("ask", "突然胸口压榨样疼,出冷汗,喘不上气", "--kb", kb).stdout
+    assert 0 <= said.index("【紧急】") < said.index("━")
+    assert said.count("【紧急】") == 1
+
+
 def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(run: Run, kb: Path) -> None:
     assert "没有可靠匹配。" in run("ask", "今天天气怎么样", "--kb", kb).stdout
     assert "No reliable match." in run("ask", "what is the weather like", "--kb", kb, "--lang", "en").stdout
