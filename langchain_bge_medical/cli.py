@@ -1012,8 +1012,8 @@ def main() -> None:
 
     # Bars over weights of a few megabytes, and a network that nobody asked for.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Without padding nearly every batch has a length of its own: of a thousand kernels kept for lengths past, hardly one
-    # is met again, and they take a service's memory. Enough for the shapes of one pass stay.
+    # Without padding nearly every batch has a length of its own: of a thousand kernels kept for lengths past, hardly
+    # one is met again, and they take a service's memory. Enough for the shapes of one pass stay.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     _quiet_transformers()
     mistakes = (
