@@ -402,7 +402,9 @@ def _quiet() -> Iterator[None]:
 
 
 def plot(report: dict[str, Any], file: Path) -> None:
-    """Draw the rows as bars, shortest first.
+    """Draw how many times as long as our first each takes, shortest first.
+
+    That is measured in turns; the seconds beside it also tell what else the machine was doing.
 
     Args:
         report: What `run_benchmark` returned.
@@ -418,19 +420,20 @@ def plot(report: dict[str, Any], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = sorted(report["rows"], key=lambda row: -row["seconds"])
+    rows = sorted(report["rows"], key=lambda row: -row["times_as_long"])
     names = [row["name"] if row["setting"] is None else f"{row['name']} ({row['setting']})" for row in rows]
-    seconds = [row["seconds"] for row in rows]
-    spread = [[row["seconds"] - row["fastest"] for row in rows], [row["slowest"] - row["seconds"] for row in rows]]
+    times = [row["times_as_long"] for row in rows]
     colours = ["#1a7f5a" if row["name"].startswith("ours") else "#9aa5b1" for row in rows]
     figure, axes = pyplot.subplots(figsize=(9, 0.4 * len(rows) + 1.4), layout="constrained")
-    bars = axes.barh(names, seconds, xerr=spread, color=colours, ecolor="#555555", capsize=2)
-    axes.bar_label(bars, [f"{value:.2f} s" for value in seconds], padding=6, fontsize=8)
+    bars = axes.barh(names, times, color=colours)
+    labels = [f"{row['times_as_long']:.2f} ×  ({row['seconds']:.2f} s)" for row in rows]
+    axes.bar_label(bars, labels, padding=6, fontsize=8)
     axes.set_xlabel(
-        f"seconds for {report['pairs']} pairs, {report['tokens']:,} tokens; {report['processor']}", fontsize=8
+        f"times as long as ours, {report['pairs']} pairs, {report['tokens']:,} tokens; {report['processor']}",
+        fontsize=8,
     )
     axes.tick_params(axis="y", labelsize=8)
-    axes.margins(x=0.12)
+    axes.margins(x=0.18)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
