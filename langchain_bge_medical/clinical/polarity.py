@@ -38,7 +38,7 @@ _CLAUSE_END = re.compile(
 _COMMA = re.compile(r"[，,]")
 _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
-_LIST = re.compile(r"(?:[、和或及与跟\s/]|还是|或者|以及|也好|也罢|什么的|啥的)*")
+_LIST = re.compile(r"(?:[、和或及与跟\s/啊呀啦]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"(?<![痛疼痒好对])伐(?=$)|没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒"
     r"|勿|弗|毋|莫得|木有"
@@ -63,7 +63,7 @@ _DOUBLE = re.compile(
 _HARDLY = re.compile(
     r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
     r"|见|出)来?(?=$|什么|任何|有)"
-    r"|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b"
+    r"|\b(?:can['’]t|cannot|wouldn['’]t) say (?:that )?(?:i['’]?m|i am|i have|i feel|it['’]?s|there['’]?s)\b|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b"
     r"|(?:\b(?:stopped|quit)|(?<!can )\b(?:rarely|seldom|hardly)|(?<!\d)\b0)\s*(?=$)"
 )
 # Words that hold 没/不/无 and deny nothing.
@@ -77,6 +77,7 @@ _PSEUDO = re.compile(
     r"|莫不是|莫非|备不住|保不齐|不同|不断|不停|不住|不止|不间断|不歇"
     r"|不见好|不见效|不缓解|不管用|不起作用|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服"
     r"|不安|不适|不行|不对|不能|不敢|不想|不愿|不肯|不让"
+    r"|没有?(?:以前|之前|原来|先前|昨天|前[几两]天|上次)?(?:那么|这么|那样)"
     r"|不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会"
     r"|能不能|好不好|要不|不如|不然"
     r"|了没|未来|不明|时不时|不时|冷不丁|不定时|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|不堪"
@@ -88,7 +89,7 @@ _PSEUDO = re.compile(
     r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:根本|压根|怎么|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|[不没](?:怎么|咋)[^，,。；、没不]{1,2}[就也都]"  # 没怎么动就出汗
-    r"|\bnot only\b|\bnot exactly\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
+    r"|\bnot only\b|\bnot exactly\b|\bwithout (?:the|my|his|her) \w+ (?:my|i|he|she|it)\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
     r"|peace)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
@@ -100,6 +101,8 @@ _RESTART = re.compile(
 _POSSIBLE = re.compile(
     r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
     r"|害怕是|万一|如果|要是|假如"
+    r"|(?:不知道?|不晓得|说不[清上]来?)(?:到底|究竟)?(?:是|算)(?!不|因|怎|什|啥|谁|哪)|像是|兴许|许是|或许|(?:自己|我)怀疑|(?<!不)怕(?:是|术后|手术|打完|吃完|停药|路上|心|血|喘|晕|疼|痛|摔|咳|吐|烧|烂|留|肿|抽)(?!不|什|啥|冷|热|水|光|风)"
+    r"|(?:网上|说明书|听人|人家|听)说[^，,。；;！!？?]{0,6}(?:会|能|容易)变?"
     r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定"
     r"|恐怕|貌似|不排除|考虑"
     r"|(?<![可害不恐])怕(?:$|半夜|晚上|夜里|睡着|哪天|以后|将来|万一|再|又|会|是|要|他|她|娃|孩子|传|突然|路上|别是|得)"
@@ -113,6 +116,8 @@ _POSSIBLE = re.compile(
     r"|\b(?:watch(?:ing)?|look(?:ing)?) (?:out )?for\b|\bwarned (?:me |us )?(?:about|of)\b|\bin case\b|\b(?:afraid"
     r"|scared) of\b"
     r"|\bwhat if\b|\b(?:can|could|may) (?:cause|give|lead to|turn into)\b"
+    r"|\b(?:scared|afraid|worried|terrified|worry) (?:that )?(?:i|he|she|it|we|they)['’]?(?:ll|d| will| might| would| could)\b"
+    r"|\b(?:could|can|might|may) (?:\w+ ){1,2}(?:make|give) (?:him|her|me|you)\b"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
 _NOW_WORDS = (
@@ -128,11 +133,14 @@ _AGO = (
     r"|前一?阵子?"
     r"|前段(?:时间|日子)|小时候|细个|年轻的?(?:时候?|那会儿?|那阵)|读(?:书|大学|高中|初中|小学)的?(?:时候?|那会儿?)"
     r"|当年(?!龄)|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?(?!落下|就|开始)|那[次回](?!以后|之后|起)|那阵子?"
-    rf"|{_NUMBER}个?(?:月|周|礼拜|星期)多?[以之]?前|(?<!几)年前|上一胎|头一?胎|怀老大)"
+    rf"|{_NUMBER}个?(?:月|周|礼拜|星期)多?[以之]?前|(?<!几)年前|上一胎|头一?胎|怀老大|生(?:老大|老二|头胎|第一胎|上一个|他哥|她姐|我)(?:的?时候?|那会儿?|那阵)|当兵(?:的?时候?|那会儿?|那几?年)"
+    r"|(?:幼儿园|小学|初中|高中|中专|大学|大[一二三四]|上学|读研|下乡|插队|下矿|打工|月子里?)(?:的?时候?|那会儿?|那[几两]?年|那阵)"
+    rf"|(?:小学|初中|高中|大学)(?=.{{0,4}}过)|第一次阳|头一回阳|上回阳"
+    rf"|(?:{_NUMBER}|19[0-9]{{2}}|20[01][0-9])年[以之]?前)"
 )
 # Earlier in what goes on.
 _EARLIER = re.compile(
-    r"昨[天晚儿夜日]|前[天晚日]|[前头][几两一][天日晚]|上周|上个?(?:星期|礼拜)|(?:周|星期|礼拜)[一二三四五六日天]"
+    r"昨[天晚儿夜日]|昨$|今早|[寻尋琴噚][日晚]|前[天晚日]|[前头][几两一][天日晚]|上周|上个?(?:星期|礼拜)|(?:周|星期|礼拜)[一二三四五六日天]"
     r"|那[天晚]|凌晨|早上|上午"
     r"|中午|夜里|半夜|刚才|开头|一?开始|刚起|起先|先是|当时|[之以]前|来着"
 )
@@ -140,7 +148,7 @@ _PAST_WORDS = (
     rf"(?<![从自打比跟和像]){_AGO}(?!开始|起|就|到现在|至今|以来)|曾经?|既往|当时|先是|起初|一开始|(?:^"
     rf"|(?<=[，,。；;我他她]))之前(?!就|一直|开始)|已经好了|(?<!现)病史"
     r"|\bused to\b|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
-    r"|\bgrowing up\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
+    r"|\bgrowing up\b|\b(?:back )?in (?:19|20)\d\d\b|\bwhen i was (?:a )?(?:child|kid|young|little|small|teen\w*|in)\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
@@ -152,6 +160,8 @@ _RELATIVES = (
     r"|[大二三小]?(?:舅妈|舅母|姑妈|姑父|姨妈|姨父|姨夫|婶婶|伯父|伯母|伯|舅|姑|叔|婶)|公公|婆婆|岳[父母]|丈母娘"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
+    r"|男友|女友|老伴儿?|老头子|老头儿|老汉儿|老[妹弟哥姐]儿?|老[李王张刘陈杨赵黄周吴]头?|老大哥|对门[^，,。]{0,3}|外甥女?|侄[子女儿]|表[叔姑姨舅]"
+    r"|(?<=[我俺咱])[爷奶姥](?![水粉量头爷奶姥])|阿[哥姐弟妹嫂]|细佬|老豆|老窦|家姐"
     r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)"
     r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|同屋的?|同班的?"
     r"|同车的?|同住的?|村里[^，,。]{0,3}"
@@ -160,7 +170,7 @@ _RELATIVES = (
 _KIN_EN = (
     r"(?:everyone|everybody|husband|wife|dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate"
     r"|classmate|co-?worker|colleague|grandm(?:a|other)"
-    r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boss|neighbou?r|twin|niece|nephew)s?"
+    r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boyfriend|girlfriend|fiancee?|bf|gf|boss|neighbou?r|twin|niece|nephew)s?"
 )
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
@@ -174,7 +184,7 @@ _WHO = re.compile(
     r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
     r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?:次|回|[几两]天|腰|头|肚|嗓|胸|腿|手)|倒是?))"
     r"|(?P<self>我家[这那][个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
-    r"|\bmy own\b|\bmyself\b|\bmy\b|\bme\b)"
+    r"|\bmy own\b|\bmyself\b|\bmy\b|\bmine\b|\bme\b)"
 )
 # Who asks for somebody else: that one is the patient, and what the teller has is not asked about.
 _ASKED_FOR = re.compile(
@@ -186,6 +196,10 @@ _ASKED_FOR = re.compile(
     rf"|\basking for my {_KIN_EN}|\bdo (?:for|about) (?:him|her)\b|\bhelp (?:him|her)\b"
 )
 _SELF_WELL = re.compile(
+    r"[，,。；;]\s*(?:但|可|而|倒|倒是|就|唯独|所以)?是?我(?:自己)?(?:现在|目前|最近|今年|这两年|这几年|[0-9一二三四五六七八九十]{1,3}岁?了?"
+    r"|才|也|都|倒|一向|的?(?:头发|大便|小便|血压|血糖|身体|胃口|睡眠|眼睛|记性|[头胸腰腿脚手嗓肚]\w{0,2})"
+    r"){0,3}(?:还|一向|倒|都|从来){0,2}(?:没(?!有?(?:办法|时间|来得及|注意|管|在意|当回事|敢(?!吃|用|打|试)))|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉|舒|得|太)|好好|正常|挺[密好]|好着|稳定)"
+    r"|\bmine (?:is|are|was)\b|[,.;]\s*(?:but )?my (?:own )?\w+(?:['’]s| is| are) (?:still )?(?:thick|fine|ok|okay|normal|good)\b|"
     r"[就唯独单]{1,2}(?:剩|有)?(?:我|俺|他|她)(?:一个)?[^，,。；;没不]{0,4}?(?:没有?|不|啥事|好好的|例外|没事)|(?:我"
     r"|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病"
     r"|感觉)?(?:也|都)?没"
@@ -196,9 +210,15 @@ _SELF_WELL = re.compile(
     r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|(?<![男女])朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
     r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔能该要怎想可]|同事|同学|朋友|室友)|俺)"
 )
+# 老婆发烧我没有, 全家拉肚子就我没拉
+_NOT_ME = re.compile(
+    r"(?:[得的]\w{1,5}|了|过|\w{1,4}回)?[，,]?\s*(?:但|可)?(?:我|俺)(?:自己)?(?:就|倒|可|却|还|目前|现在|一点){0,3}(?:没有?|冇|啥事(?:也|都)?没)"
+    r"(?:过|事儿?|的|有)?(?=[，,。；;!！\n]|$)"
+)
+_ALL_BUT_ME = re.compile("[就唯独只](?:有|剩)?(?:我|俺).{0,3}没")
 _AFTER_WORDS = r"(?:的?(?:情况|现象|症状|念头|那种|这种|感觉|毛病)(?:也|都|倒|是|就)?)?"
 _NEITHER = re.compile(
-    rf"{_AFTER_WORDS}(?:啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?"
+    rf"{_AFTER_WORDS}(?:啊|呀|啥的|也好|也罢|这些|之类的?|等等?|那些)?\s*(?P<all>都|一概|均|全都?|统统|一个都|一样都?"
     rf"|哪样都|哪个都|什么的都|啥都|皆|俱)(?:没有?|无|冇|不存在|不明显|阴性|正常)[了过的]*\s*(?=[、，,。；;!！?？\n]|$)"
 )  # 胸痛、胸闷都没有
 _TOUCHING = re.compile(r"[、和或及与跟]?|或者|\s?/\s?|\s(?:or|and)\s")
@@ -270,6 +290,10 @@ class Reading:
             supposed = contexts[i].supposed and status == "possible"
             if _either(self._plain, mention, mentions[i - 1].end if i else 0):
                 status = "possible"
+            elif _insists(self._plain, mention) or _SO_POOR.match(self._plain, mention.end - 1):
+                status = "present"
+            elif _ALL_BUT_ME.search(self._plain, mention.start, mention.end):
+                status = "family"
             elif (mention.opposite and status == "family") or (
                 not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end])
             ):
@@ -319,6 +343,9 @@ class Reading:
             return "present"  # 能不疼吗
         if denied or context.denied:
             return "absent"
+        others = context.kin or context.who == "others"
+        if others and _NOT_ME.match(plain, end):
+            return "family"
         after = _told_after(plain, start, end, following)
         if after == "absent" and plain.startswith("没", end):
             unsure = context.possible or _UNSURE_BEFORE.search(plain, max(0, start - 10), start)
@@ -380,7 +407,7 @@ _ATTACK_OVER = re.compile(
 )
 _ADVERB = (
     r"(?:倒是?|到是|是|也|就|都|却|还|真|可|又|亦|那|这些?|那些?|那种|这种|啥的|什么的|之类的?|的|我|他|她|自己"
-    r"|从来|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
+    r"|从来|始终|愣是|一直|一次|一点|目前|现在|这[次回]|今[天早晚]|这[几两]天"
     r"|暂时|确实|完全|压根|根本|从|倒还|反而|呢|嘛|吧|啊|么|：|:)"
 )
 _NO_USE = (
@@ -398,6 +425,8 @@ _NOT_THERE = re.compile(
     r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
     r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
     r"|这回事|的事|什么|任何|高|低|异常){0,3}"
+    rf"|{_ADVERB}{{0,4}}(?:再也?没有?.{{0,3}}|(?:没有?|冇|未|不|唔)再(?!恢复|好|长好).{{0,3}}"
+    r"|没(?:有)?(?:出(?:过|现)?|出来|冒出来|起来|发出来|长出来|露面|找上门))"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
     r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:down|gone"
     r"|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
@@ -412,7 +441,8 @@ _NOT_THERE = re.compile(
 )
 _DAY = (
     r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|下午|晚上|凌晨|早上|夜里|后来|这[两几]天"
-    r"|周[一二三四五六日天]|第[二三]天)"
+    r"|周[一二三四五六日天]|第[一二三四五六七八九十0-9]{1,2}[天日周]|当[天晚日场时]|隔天|次日|立马|马上|立刻|很快|自行|自己|没几天|跟着"
+    r"|一下子?)"
 )
 _SPELL = (
     rf"(?:[流吐拉烧痛疼咳晕麻跳抽哑肿]?[过了]?(?:{_NUMBER}个?多?(?:天|晚上?|夜|宿|周|礼拜|星期|月|年"
@@ -424,18 +454,23 @@ _CEASED = re.compile(
     rf"|差不多|完全|全部?|彻底|慢慢|渐渐|刚刚?|老早"
     rf"|算是){{0,5}}"
     r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
-    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没|没得|治好|断根|干净"
-    r"|利索|瘪|结痂|愈合|长好|收口)"
+    r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没得|没|冇|治好|断根|干净"
+    r"|松活|松快|跟着走|走(?=了\s*$)|利索|瘪|结痂|愈合|长好|收口)"
     r"(?:干净|全|透|利索|彻底|光)?[了咗](?:的|啦|哈|晒)?"
-    r"(?:[一两三四五六七八九十几好多半0-9]{1,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
+    r"(?:成?[一两三四五六七八九十几好多半0-9]{0,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
     r"(?=\s*$|\s|之后|以后|[换剩光只又接反轮变])"
+    rf"|{_SPELL}?(?:{_DAY}|早就?|已经?|全|都|基本|彻底|完全|自己)*(?:(?:停|断|好|没){_NUMBER}个?(?:天|小时|礼拜|星期|周|月|年)了"
+    r"|消退|退尽|消尽|消失|痊愈)(?=\s*$)|(?:早就?|已经?|都|全)(?:退|消|好|没|停)(?=\s*$)"
     r"|\s(?:(?:but|and|has|have|had|is|are|it|all|just|finally|basically|almost|completely|mostly|nearly|now) ){0,3}"
     r"(?:never happened|resolved|gone(?: (?:away|down))?|went (?:away|down)|died down|calmed down|stopped|broke"
     r"|settled|cleared(?: up)?|subsided|over with)\b"
 )
-_COMES_BACK = re.compile(r"[^。；;!！?？\n]{0,12}?(?:[又再](?:开始|接着|是)?|接着|还是|照样|照旧|继续)(?P<what>.)")
+_COMES_BACK = re.compile(
+    r"[^。；;!！?？\n]{0,14}?又(?:回来|找上门|卷土重来|冒出来)(?P<all>)"
+    r"|[^。；;!！?？\n]{0,12}?(?:(?<![没不未])[又再](?:开始|接着|是)?|接着|还是|照样|照旧|继续)(?P<what>.)"
+)
 _SIDE = re.compile("[左右]")
-_BODY = re.compile("[头脑脸眼耳鼻嘴舌牙喉嗓脖颈肩臂肘腕手指胸乳心肋背腰胃腹肚臀肛腿膝踝脚趾]")
+_BODY = re.compile("[胳膀手头脑脸眼耳鼻嘴舌牙喉嗓脖颈肩臂肘腕手指胸乳心肋背腰胃腹肚臀肛腿膝踝脚趾]")
 _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
     rf"|几次|多少)?"
@@ -544,7 +579,7 @@ def _answered(plain: str, said_of: str, end: int) -> Status | None:
 def _comes_back(plain: str, said_of: str, at: int) -> bool:
     """Return whether what came to an end is there again: 烧退了,药劲一过又烧."""
     back = _COMES_BACK.match(plain, at, at + _AFTER)
-    if back is None or (back["what"] not in said_of and back["what"] not in "犯发来起上"):
+    if back is None or (back["what"] and back["what"] not in said_of and back["what"] not in "犯发来起上"):
         return False
     other = _BODY.search(back.group())  # 腰疼好了腿又疼
     return other is None or other.group() in said_of
@@ -578,7 +613,7 @@ _THIS_BAD = re.compile(
     r"\s(?:this|that|so|as) (?:bad|badly|much|severe|strong|intense|awful)\b"
 )  # never had pain this bad
 _SAYS_NOT = re.compile(
-    r"(?P<it>[痛疼痒咳吐烧晕肿麻喘胀红抖热酸闷拉泻汗堵黄]).{1,5}[不没](?P=it)(?:过|了|啊)?$"
+    r"消[了咗]?[肿腫]了?$|(?<!没)退[了咗]?[烧燒]了?$|(?P<it>[痛疼痒咳吐烧晕肿麻喘胀红抖热酸闷拉泻汗堵黄]).{1,5}[不没](?P=it)(?:过|了|啊)?$"
 )  # 痒是一点不痒
 
 
@@ -678,7 +713,27 @@ def _once(plain: str, found: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-_NOW = re.compile(r"今[天早晨]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
+# 能不咳吗, 谁说我不咳, 也不是完全不喘: two denials, the second inside the mention.
+_INSISTS = re.compile(
+    r"(?:(?<![可才])能|哪能|哪会|怎么?[能会]|咋能|谁说(?:我|他|她|人家)?|没有?[哪一][天晚夜宿日]|不是(?:说|讲)?(?:完全|一点|真的?|就)?"
+    r"|不[敢能]说(?:完全|一点儿?(?:也|都)?)?|不可能|不会|难免)$"
+)
+_SO_POOR = re.compile("好[差烂]")  # 胃口好差
+_NOT_FIRST = re.compile("[不没]")
+
+
+def _insists(plain: str, mention: Mention) -> bool:
+    """Return whether words before a mention that says `不` or `没` deny the denial: 能不咳吗."""
+    if not _NOT_FIRST.match(plain, mention.start) or not mention.opposite:
+        return False
+    back = max(0, mention.start - 8)
+    said = _INSISTS.search(plain, back, mention.start)
+    if said is None:
+        return False
+    return said.group() not in ("能", "不会") or plain.startswith(("吗", "么", "嘛"), mention.end)
+
+
+_NOW = re.compile(r"今[天早晨日没不]|现在|目前|如今|这会儿?|已经|后来|这两天|早上|[了咗]$")
 
 
 _NOW_NOT = re.compile(
@@ -687,15 +742,16 @@ _NOW_NOT = re.compile(
 )
 # 前两天拉肚子,现在不拉了
 _NO_MORE = re.compile(
-    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|第二天"
+    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|第[一二三四五六七八九十0-9]{1,2}天"
     r"|隔天|这[两几]天)"
     r"(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
     r"(?:不怎么|不|没再|没)(?P<what>[^，,。；;!！?？\n])(?:过|了|啦)?(?=[，,。；;!！?？\n]|$)"
-    r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?没再(?P<again>[^，,。；;!！?？\n])(?:过|了)?(?=[，,。；;!！?？\n]|$)"
+    r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?(?:[没冇未]再|没有再|再也?没有?)(?P<again>[^，,。；;!！?？\n])(?:过|了)?(?=[，,。；;!！?？\n]|$)"
     r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?(?P<which>[痛疼痒咳吐烧晕肿麻喘胀红血痰汗泪])(?:也|都|就|全|已经)?(?:退|消"
     r"|没|止|好)了(?=[，,。；;!！?？\n]|$)"
 )
-_NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$")
+_NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$|(?:就|再也?)没[^，,。；;不没]{1,3}过$")
+_ITCHES = re.compile("刺[挠闹痒]")
 _ENDED_INSIDE = re.compile("[退消好停止]了$")  # 烧反倒退了
 _COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗堵塞慌心昏哑血痰泪]")
 _RELIEF = re.compile(
@@ -706,28 +762,38 @@ _HABIT = re.compile(r"一[^，,。；]{1,6}就|老是?|总|经常|有时|时不�
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动"
     r"|慢慢|基本|彻底){0,2}"
-    r"(?:[消退][的得]差不多|消停|(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]"
+    r"(?:[消退][的得]差不多|消停|马上好|立马好|清醒?|(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]"
     r"|(?<=[温烧])下来|瘪|结痂|愈合))(?:干净|下去|下来|光|完|透|利索"
-    r"|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而)"
-    r"|[，,]\s*(?P<calm>(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发"
-    r"|发作)(?:过|了)?"
+    r"|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而|(?:现在|如今)[^，,]{0,3}[没不])"
+    r"|[，,]\s*(?:后来|后面|接着|慢慢|现在|今天)就?(?:转|跑|移|挪|窜)[到去](?=[^，,。；;!！?？\n]{1,6})"
+    r"|[，,]\s*(?P<soon>[^，,。；;!！?？\n]{0,8}?(?:(?:马上|立马|立刻)就?|[后了]就?|才))(?:好|松|缓|停|消|退|清醒|缓解|消退|消失|过去|恢复)(?:过来|下[来去])?[了咗]?(?=[，,。；;!！?？\n]|$)"
+    r"|[，,。；;]\s*(?P<day>(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|隔天|次日|当[天晚]|[^，,。；;!！?？\n]{0,6}[0-9一二两三四五六七八九十几]{1,3}天)[后就便才自行都也全]{0,3})"
+    r"(?:过去|好|没|退|消退?|消失|痊愈|停|ok)[了咗]?(?:的)?(?=[，,。；;!！?？\n\s]|$)"
+    r"|[，,]\s*(?P<calm>[但可不过]{0,2}(?P<nothing>(?:我|他|她|孩子|娃)?(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|[^，,。；;!！?？\n]{0,6}(?:现在|如今|今天)|[^，,。；;!！?？\n]{0,3}[吃喝用][^，,。；;!！?？\n]{0,5})?(?:(?:哪|一)(?:样|个|条|种)|啥|什么)(?:症状|感觉|毛病|反应|事)?儿?(?:也|都)没有?(?:摊上|沾上?|占|碰上|出现|犯|遇[上到]|赶上|中招|有|得)?[过了]?)(?=[，,。；;!！?？\n]|$)|(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发"
+    r"|发作)(?:过|了)?|(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,8}?(?:(?:没有?|冇|未)再|再(?:也)?(?:没有?|冇|未))"
+    r"(?:出现|见着?|来|有|出来?|冒|发生|发|闹)(?:过|了|到)?"
+    r"|(?:现在|如今|这会儿?|第.[天日周]|今[天早儿日]|后来|隔天|之后|过后)[^，,。；;!！?？\n]{0,3}?(?:(?:啥|什么|一点)(?:事|感觉|症状|毛病)?(?:也|都|儿)*没有?|没事|ok|正常)了?"
     r"|(?:现在|如今|这[次回]|今[天早年])(?:就|也|都|倒是?|还)*(?:没有|没得|没|冇|不会)(?:过"
     r"|了)?)(?=[，,。；;!！?？\n]|$)"
     r"|(?:[,;]|\.\s| (?=but ))\s*(?P<gone>(?:but |and |though )?(?:(?:it |that )?ha[sd] |it['’]?s |that['’]?s "
     r"|they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
-    r"(?:gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|never since|not since"
+    r"(?:never (?:seen|had|noticed|felt|got) (?:any|it|one|that|either)|gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|never since|not since"
     r"|no longer"
     r"|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
 _LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
-_FINE_NOW = re.compile(r"[，,]\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常)")
+_FINE_NOW = re.compile(
+    r"[，,]?\s*(?:现在|如今|这会儿?)(?:就|也|都|人|已经)*(?:[不没](?!好|舒|行|力|劲|精)|好|正常|(?:啥|什么|一点)事?儿?(?:也|都)?没)"
+    r"|[，,]\s*(?:之后|后来|以后)?(?:(?:再也?)?没|没有)再"
+)
 _TIME_OF_DAY = re.compile("凌晨|早上|上午|中午|夜里|半夜")  # may be every day's
-_THAT_DAY = re.compile("昨|前天|周[一二三四五六日天]|第.天")
+_YESTERDAY = re.compile("昨|前天|今早|当天|当晚")
+_REMEDY = re.compile("[减停换松含打]|放平|开窗|补")
 _LISTED = 12  # findings that one clause may end
-_SOOTHES = re.compile("退[烧热]|止[痛疼]|布洛芬|美林|泰诺|对乙酰|降压")  # and what it soothes is still there
+_SOOTHES = re.compile("休息|歇|[坐躺]下|饭|[拉吐排便][完后]|睡醒|热敷|退[烧热]|止[痛疼]|布洛芬|美林|泰诺|对乙酰|降压")  # and what it soothes is still there
 _CAUSE = re.compile(
     r"了[一两三四五六七八九十几半好]{1,2}(?:天|周|个月|盒)|(?:[喷抹涂敷贴挂输滴含拔刮灌打][了完过]|[吃喝用](?:了|过)(?!饭|东西|点|两|几|糖|面|饼|水|热|口|早|午|晚))|天亮"
-    r"|停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天"
+    r"|[松减放开][了回量窗平]|后(?:就|便|又|才)?$|停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天"
     r"|没几天|这[两几]天|前[两几]天|好几天|.天[盐药水]|上午|下午|昨"
 )
 
@@ -741,7 +807,8 @@ def _over(plain: str, found: Sequence[Finding]) -> list[Finding]:
         kind = _kind(finding.term)
         clause = plain[_clause_start(plain, finding.start) : finding.start]
         if finding.status == "present":
-            then, habit = bool(_EARLIER.search(clause)), _HABIT.search(clause)
+            begins = plain[finding.start : min(finding.end, finding.start + 3)]
+            then, habit = bool(_EARLIER.search(clause + begins)), _HABIT.search(clause)
             if then or not habit:
                 last[kind] = i, then
                 recent = [*recent[-3:], i]
@@ -771,6 +838,7 @@ def _clause_start(plain: str, start: int) -> int:
 def _same(plain: str, first: Finding, second: Finding) -> bool:
     """Return whether two findings are the same complaint at the same place: 右腿肿好了 ends no 左腿肿."""
     words, again = (plain[max(0, f.start - 1) : f.end] for f in (first, second))
+    words, again = (_ITCHES.sub("痒", heard) for heard in (words, again))
     complaint = _COMPLAINT.findall(again)[-1:]
     for places in (_BODY, _SIDE):
         here, there = set(places.findall(words)), set(places.findall(again))
@@ -830,27 +898,40 @@ def _all_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
 
 def _end(plain: str, told: list[Finding], first: int, over: re.Match[str]) -> None:
     """Mark in `told` what `over` ends of that which stands before `first`."""
-    cause = over["cause"] or ""
+    cause = over["cause"] or over["day"] or over["soon"] or ""
     everything = bool(over["all"] or (over["gone"] and "all" in over["gone"]))
-    known = _CAUSE.search(cause) and not _SOOTHES.search(cause)
-    sure = everything or not cause or known or _FINE_NOW.match(plain, over.end())
+    known = _CAUSE.search(cause) is not None and not (_SOOTHES.search(cause) or _RELIEF.search(cause))
+    sure = everything or bool(over["nothing"]) or not cause or known or _FINE_NOW.match(plain, over.end())
+    everything = everything or bool(over["nothing"])
+    remedy = known and bool(_REMEDY.search(cause))
     end = over.start()
     for i in range(first - 1, max(-1, first - 1 - _LISTED), -1):
         # One clause may stand in between: 头昏,早饭没吃,吃了两口就缓过来了
-        most = _LISTED if everything else int(i == first - 1 and bool(cause))
+        aside = i == first - 1 and bool(cause or over["calm"])
+        most = _LISTED if everything else int(aside or (remedy and i >= first - 3))
         if not 0 <= end - told[i].end <= _AFTER or len(_STOP.findall(plain, told[i].end, end)) > most:
             return
         if _SENTENCE.search(plain, told[i].end, end):
             return
-        earlier = _EARLIER.search(plain, _clause_start(plain, told[i].start), told[i].start) or _EARLIER.search(
+        earlier = _EARLIER.search(plain, _clause_start(plain, told[i].start), told[i].end) or _EARLIER.search(
             plain, told[i].end, min(told[i].end + _NEAR, over.start())
         )
         once = earlier is not None and _TIME_OF_DAY.fullmatch(earlier.group()) is None
+        once = once or _one_day(plain, told[i].start)
+        if not everything and not once and _HABIT.search(plain, _clause_start(plain, told[i].start), told[i].start):
+            return  # 每次来例假肚子疼,第二天就好
         if not (sure or once) or _comes_back(plain, plain[told[i].start : told[i].end], over.end()):
             return
         if told[i].status == "present":
-            told[i] = told[i]._replace(status="past" if earlier or _THAT_DAY.search(cause) else "absent")
+            told[i] = told[i]._replace(status="absent")
         end = told[i].end
+
+
+def _one_day(plain: str, start: int) -> bool:
+    """Return whether the sentence tells, shortly before `start`, of one day that is over: 昨天跑步,肋骨下疼."""
+    words = plain[max(0, start - 2 * _CLAUSE_BACK) : start]
+    words = words[_last_end(_SENTENCE, words) :]
+    return bool(_YESTERDAY.search(words)) and not _HABIT.search(words)
 
 
 def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
@@ -881,6 +962,8 @@ _RIGHT_BEFORE = re.compile(rf"(?:{_DENYING.pattern})(?:再|太|怎么|是|那么
 _SENTENCE = re.compile(r"[。；;!！?？\n]")
 _STOP = re.compile(r"[，,。；;!！?？\n]")
 _FEW = re.compile(r"没(?:吃|喝|走|爬|站|坐|说|动|干|睡)(?:几|两|多|一会)")  # 没吃几口就饱
+_ENDS = re.compile("(?<![没不])(?P<how>[消退止])(?:住|下去)?[了咗]?$")  # 消了肿, 止住血
+_ENDED = {"消": "肿腫", "退": "烧燒热熱黄黃", "止": "血痛疼泻瀉咳痒癢"}
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
 _HOW_NOT = re.compile("能不$")
 _CANNOT = re.compile(r"(?:can['’]?t|cannot|couldn['’]?t|won['’]?t|unable|trouble|hard to)\b")
@@ -891,6 +974,11 @@ _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
 _REPEAT = 8  # characters between a finding and the same one said again
 _BACK = 200  # and before a span that is no mention
+
+
+_SAID_OF_BEFORE = re.compile(r"(?:都|也|倒是?|是|这[次回]|目前|现在|今天){0,2}(?:没有|没得|冇|无)\s+")
+_STILL = re.compile(r"还|仍|依旧|\b(?:still|by (?:evening|night))\b|倒(?!是?[不没])")
+_BARE = re.compile(r"[，,]\s*(?:my |his |her )?$")  # no blood, no burning, ankles puffy
 
 
 class _Context(NamedTuple):
@@ -906,6 +994,8 @@ class _Context(NamedTuple):
     """Whether it is told of somebody who is not the patient."""
     own: bool = False
     """Whether the teller says `我` right before the finding."""
+    repeated: bool = False
+    """Whether each finding of a list has a denial of its own: what has none is there."""
 
 
 class _State(NamedTuple):
@@ -924,26 +1014,40 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     Looks at the words between two mentions once, so that a long text takes linear time.
     """
     context, end = state.context, state.end
+    told = plain[mention.start : mention.end]
     # Between Chinese words a space is a comma.
-    between = _SPACE.sub("，", plain[end : mention.start])
+    between = plain[end : mention.start]
+    if end and (own_denial := _SAID_OF_BEFORE.match(between)):  # 咳嗽没有 就疼
+        context, between = _Context(when=context.when), "，" + between[own_denial.end() :]
+    between = _SPACE.sub("，", between)
     who, own, patient, kin = _whose(plain, between, state, mention)
-    if cut := _last_end(_CLAUSE_END, between):
+    turned = bool(cut := _last_end(_CLAUSE_END, between))
+    if cut:
         context, between = _Context(), between[cut:]
     in_list = end > 0 and bool(_JOINTS.fullmatch(between))
     kin = kin or (in_list and context.kin)
     if (cut := _last_end(_COMMA, between)) and not (in_list and context.record_style):
         context, between = _Context(when=context.when if in_list else None), between[cut:]
+    ends = _ENDS.search(between)
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
-    denies = bool(_DENYING.search(heard)) and not _FEW.match(plain, mention.start - 1)
+    denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or bool(_DENYING.search(heard))
+    denies = denies and not _FEW.match(plain, mention.start - 1)
     if not denies and _CANNOT.match(plain, mention.start):  # no phlegm, can't sleep
         context = _Context(when=context.when)
     if mention.opposite and denies:  # 不红不肿: only a denial right before 不肿 denies it
         denies = bool(_RIGHT_BEFORE.search(heard))
     if heard.endswith("说不") and _LIE.match(plain, mention.end):
         denies = False
-    if context.denied and not denies and (_RESTART.search(heard) or _AT_TIME.match(plain, mention.start)):
+    if context.denied and not denies and (
+        _RESTART.search(heard)
+        or _AT_TIME.match(plain, mention.start)
+        or _STILL.search(told)
+        or (between.startswith("了") and not _JOINTS.fullmatch(between[1:2]))
+        or (context.repeated and _BARE.match(between))
+    ):
         context = _Context(when=context.when)
+    repeated = denies and state.context.denied and not turned
     context = _Context(
         # A contrary (胃口好) is denied by its own words only.
         denied=denies or (context.denied and not mention.opposite),
@@ -956,6 +1060,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         who=who,
         kin=kin,
         own=own,
+        repeated=repeated,
     )
     carried = context
     if mention.opposite:  # 不恶心、呕吐 denies both
@@ -1003,7 +1108,7 @@ _RELATIVE = re.compile(
     r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
 )
 _CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女"))
-_OUTSIDER = re.compile("隔壁|邻|同|室友|舍友|工友|病友|朋友|幼儿园|班|办公室|公司|学校|全|宿舍|单位|别人|人家")
+_OUTSIDER = re.compile("隔壁|对门|邻|同|室友|舍友|工友|病友|朋友|幼儿园|班|办公室|公司|学校|全|宿舍|单位|别人|人家")
 _SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
 _ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
 
