@@ -301,7 +301,7 @@ class MentionFinder:
             if kind == "site":
                 site, carried = token, _SITE_OF[token.group()]
                 continue
-            if kind == "needs" and site is None and token.start() - placeless == 1:
+            if kind == "needs" and site is None and token.start() - placeless == 1 and _is_vague(token.group()):
                 continue
             mention = self._complaint(masked, taken, token, site, carried, denied_at)
             if mention is not None:
@@ -884,6 +884,10 @@ def _complaint_of(kind: str | None, words: str) -> str:
         if pattern.match(words):
             return name
     return words
+
+
+def _is_vague(words: str) -> bool:
+    return _complaint_of("needs", words) in _VAGUE
 
 
 def _learn(entries: Iterable[LexiconEntry]) -> dict[tuple[str, str], str]:
