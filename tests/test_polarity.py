@@ -447,3 +447,83 @@ def test_findings_take_linear_time(unit: str) -> None:
     started = time.process_time()
     findings(text, LEXICON)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("做完胃镜嗓子疼了一天，第二天就好了", ["absent"]),
+        ("睡一觉起来腰疼当天就没了", ["absent"]),
+        ("血尿半年没再出现", ["absent"]),
+        ("流鼻血今天没再流", ["absent"]),
+        ("昨天头晕得站不住，躺了半小时就好了，今天什么感觉都没有", ["absent"]),
+        ("说明书上写恶心头晕，我一样也没遇上", ["absent", "absent"]),
+        ("疹子褪了，皮还痒", ["absent", "present"]),
+        ("止住血了，伤口还疼", ["absent", "present"]),
+        ("退了烧人还是没力气", ["absent", "present"]),
+        ("疼啊、吐啊、烧啊统统没有", ["absent", "absent", "absent"]),
+        ("vomited twice yesterday, not since", ["absent"]),
+        ("I can't say I'm dizzy", ["absent"]),
+    ],
+)
+def test_what_a_day_a_remedy_or_a_list_ends_is_absent(text: str, expected: list[str]) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("头疼好几天了，吃药也不见好", ["present"]),
+        ("腰疼好多年了", ["present"]),
+        ("咳嗽没几天了", ["present"]),
+        ("胸口疼，去医院查了，什么都没有", ["present"]),
+        ("发烧咳嗽，现在转到县医院了", ["present", "present"]),
+        ("膝盖疼得再没睡着", ["present"]),
+        ("一爬楼就胸口闷，歇会儿就好了", ["present"]),
+        ("脸上起疹子，停了面霜就好了，一用又起", ["present"]),
+        ("没那么疼了", ["present"]),
+        ("能不晕吗，一天没吃饭", ["present"]),
+        ("谁说我不疼，我是忍着", ["present"]),
+        ("也不是完全不咳", ["present"]),
+        ("咳嗽没有 头疼有", ["absent", "present"]),
+        ("No fever, no cough, throat is sore since Monday", ["absent", "absent", "present"]),
+        ("黄疸退了，痒还没退", ["absent", "present"]),
+    ],
+)
+def test_what_only_sounds_like_an_end_or_a_denial_is_present(text: str, expected: list[str]) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("老婆发烧我没有", ["family"]),
+        ("我爸三十多就秃了，我现在头发还挺密", ["family"]),
+        ("男友打呼噜，我没有", ["family"]),
+        ("儿女都发烧，我还好", ["family"]),
+        ("我妈头晕，我没在家", ["present"]),
+        ("孩子发烧，我没敢给他吃药", ["present"]),
+        ("婆婆腿疼，我现在不在她身边", ["present"]),
+    ],
+)
+def test_what_the_teller_lacks_is_not_the_tellers_and_what_the_teller_does_changes_nothing(
+    text: str, expected: list[str]
+) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("像是有点发烧", ["possible"]),
+        ("怀疑自己低烧", ["possible"]),
+        ("I'm scared I'll faint again", ["possible"]),
+        ("像是针扎一样疼", ["present"]),
+        ("生老二那会儿腿肿", ["past"]),
+        ("当兵那几年老胃疼", ["past"]),
+        ("10年前开始关节疼", ["present"]),
+        ("I used to get migraines in college", ["past"]),
+    ],
+)
+def test_a_guess_a_fear_and_another_time_of_life_are_told_from_now(text: str, expected: list[str]) -> None:
+    assert [finding.status for finding in findings(text, LEXICON)] == expected

@@ -50,7 +50,7 @@ _DENYING = re.compile(
 # Two denials affirm.
 _DOUBLE = re.compile(
     r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
-    r"|并非(?:没有?|不)|不(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
+    r"|并非(?:没有?|不)|(?:不|怎么|咋|哪|怎)(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
     r"|哪[天次回][能会]?不|(?:从来|以前|之前)?没有?过?(?:这么|这样|那么|如此|像这)|\bnot a (?:day|night|minute"
     r"|moment)[^.,;]{0,10}without"
     r"|没有?[哪一]?[天日晚夜][^，。]{0,2}?(?:不|没有?)|谁说[^，。]{0,4}?(?:不|没有?)|(?:不"
@@ -63,7 +63,9 @@ _DOUBLE = re.compile(
 _HARDLY = re.compile(
     r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
     r"|见|出)来?(?=$|什么|任何|有)"
-    r"|\b(?:can['’]t|cannot|wouldn['’]t) say (?:that )?(?:i['’]?m|i am|i have|i feel|it['’]?s|there['’]?s)\b|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b|\bfree (?:of|from)\b|\bnothing\b"
+    r"|\b(?:can['’]t|cannot|wouldn['’]t) say (?:that )?(?:i['’]?m|i am|i have|i feel|it['’]?s|there['’]?s)\b"
+    r"|\bcan['’]t say (?:that )?(?=$)|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b"
+    r"|\bfree (?:of|from)\b|\bnothing\b"
     r"|(?:\b(?:stopped|quit)|(?<!can )\b(?:rarely|seldom|hardly)|(?<!\d)\b0)\s*(?=$)"
 )
 # Words that hold 没/不/无 and deny nothing.
@@ -89,7 +91,8 @@ _PSEUDO = re.compile(
     r"|(?:不|没有?)[^，,。；、没不]{1,8}(?:根本|压根|怎么|居然|竟然?|照样|反而|反倒|结果|却)"  # 没生过孩子怎么也秃
     r"|不(?:吃|喝|睡|走|动|用|活动|运动|说话|碰|按|咳|打针|吃药)[^，,。、没不]{0,3}[就也都]"
     r"|[不没](?:怎么|咋)[^，,。；、没不]{1,2}[就也都]"  # 没怎么动就出汗
-    r"|\bnot only\b|\bnot exactly\b|\bwithout (?:the|my|his|her) \w+ (?:my|i|he|she|it)\b|\bwithout warning\b|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
+    r"|\bnot only\b|\bnot exactly\b|\bwithout (?:the|my|his|her) \w+ (?:my|i|he|she|it)\b|\bwithout warning\b"
+    r"|\bnot sure\b|\bno (?:idea|reason|matter|relief|sleep|rest"
     r"|peace)\b"
     r"|\b(?:can|couldn|won)['’]t\b|\bcan ?not\b|\bcould not\b|(?:n['’]t|\bnot) (?:go|going|help|stop|work|know|get)\b"
 )
@@ -99,9 +102,10 @@ _RESTART = re.compile(
     r"|的时候|变成|轮到|换成|改成|开始|\bhave\b|\bhas\b|\bnow\b|\bstill\b|\bhad\b"
 )
 _POSSIBLE = re.compile(
-    r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
+    r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)(?<!怎么)(?<!咋)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
     r"|害怕是|万一|如果|要是|假如"
-    r"|(?:不知道?|不晓得|说不[清上]来?)(?:到底|究竟)?(?:是|算)(?!不|因|怎|什|啥|谁|哪)|像是|兴许|许是|或许|(?:自己|我)怀疑|(?<!不)怕(?:是|术后|手术|打完|吃完|停药|路上|心|血|喘|晕|疼|痛|摔|咳|吐|烧|烂|留|肿|抽)(?!不|什|啥|冷|热|水|光|风)"
+    r"|(?:不知道?|不晓得|说不[清上]来?)(?:到底|究竟)?(?:是|算)(?!不|因|怎|什|啥|谁|哪)|像是(?![针刀火石压被裂要隔踩塞堵蒙卡戴灌炸虫]|蚂蚁|有(?:东西|块|人|个|什么|团|口|根"
+    r"|股))|兴许|许是|或许|(?:自己|我)怀疑|(?<!不)怕(?:是|术后|手术|打完|吃完|停药|路上|心|血|喘|晕|疼|痛|摔|咳|吐|烧|烂|留|肿|抽)(?!不|什|啥|冷|热|水|光|风)"
     r"|(?:网上|说明书|听人|人家|听)说[^，,。；;！!？?]{0,6}(?:会|能|容易)变?"
     r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定"
     r"|恐怕|貌似|不排除|考虑"
@@ -116,7 +120,8 @@ _POSSIBLE = re.compile(
     r"|\b(?:watch(?:ing)?|look(?:ing)?) (?:out )?for\b|\bwarned (?:me |us )?(?:about|of)\b|\bin case\b|\b(?:afraid"
     r"|scared) of\b"
     r"|\bwhat if\b|\b(?:can|could|may) (?:cause|give|lead to|turn into)\b"
-    r"|\b(?:scared|afraid|worried|terrified|worry) (?:that )?(?:i|he|she|it|we|they)['’]?(?:ll|d| will| might| would| could)\b"
+    r"|\b(?:scared|afraid|worried|terrified|worry) (?:that )?(?:i|he|she|it|we|they)['’]?(?:ll|d| will| might"
+    r"| would| could)\b"
     r"|\b(?:could|can|might|may) (?:\w+ ){1,2}(?:make|give) (?:him|her|me|you)\b"
     r"|\bwonder|\bnot exactly\b|\bprobably\b"
 )
@@ -133,7 +138,8 @@ _AGO = (
     r"|前一?阵子?"
     r"|前段(?:时间|日子)|小时候|细个|年轻的?(?:时候?|那会儿?|那阵)|读(?:书|大学|高中|初中|小学)的?(?:时候?|那会儿?)"
     r"|当年(?!龄)|那年|老早(?:以前)?|早先|原先|原来|那时候?|那会儿?(?!落下|就|开始)|那[次回](?!以后|之后|起)|那阵子?"
-    rf"|{_NUMBER}个?(?:月|周|礼拜|星期)多?[以之]?前|(?<!几)年前|上一胎|头一?胎|怀老大|生(?:老大|老二|头胎|第一胎|上一个|他哥|她姐|我)(?:的?时候?|那会儿?|那阵)|当兵(?:的?时候?|那会儿?|那几?年)"
+    rf"|{_NUMBER}个?(?:月|周|礼拜|星期)多?[以之]?前|(?<!几)年前|上一胎|头一?胎|怀老大|生(?:老大|老二|头胎|第一胎|上一个|他哥|她姐|我)(?:的?时候?|那会儿?|那阵)"
+    rf"|当兵(?:的?时候?|那会儿?|那几?年)"
     r"|(?:幼儿园|小学|初中|高中|中专|大学|大[一二三四]|上学|读研|下乡|插队|下矿|打工|月子里?)(?:的?时候?|那会儿?|那[几两]?年|那阵)"
     rf"|(?:小学|初中|高中|大学)(?=.{{0,4}}过)|第一次阳|头一回阳|上回阳"
     rf"|(?:{_NUMBER}|19[0-9]{{2}}|20[01][0-9])年[以之]?前)"
@@ -148,7 +154,8 @@ _PAST_WORDS = (
     rf"(?<![从自打比跟和像]){_AGO}(?!开始|起|就|到现在|至今|以来)|曾经?|既往|当时|先是|起初|一开始|(?:^"
     rf"|(?<=[，,。；;我他她]))之前(?!就|一直|开始)|已经好了|(?<!现)病史"
     r"|\bused to\b|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
-    r"|\bgrowing up\b|\b(?:back )?in (?:19|20)\d\d\b|\bwhen i was (?:a )?(?:child|kid|young|little|small|teen\w*|in)\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
+    r"|\bgrowing up\b|\b(?:back )?in (?:19|20)\d\d\b|\bwhen i was (?:a )?(?:child|kid|young|little|small|teen\w*"
+    r"|in)\b|\byears ago\b|\blast (?:year|month|winter|summer)\b|\bas a (?:kid|child)\b"
     r"|\bin college\b|\bpreviously\b|\bhad (?=[^.,]{0,30}last )"
 )
 _WHEN = re.compile(rf"(?P<now>{_NOW_WORDS})|(?P<past>{_PAST_WORDS})")
@@ -160,7 +167,7 @@ _RELATIVES = (
     r"|[大二三小]?(?:舅妈|舅母|姑妈|姑父|姨妈|姨父|姨夫|婶婶|伯父|伯母|伯|舅|姑|叔|婶)|公公|婆婆|岳[父母]|丈母娘"
     r"|同事|同伴|工友|室友|舍友|同学|邻居|隔壁[^，,。]{0,4}|邻床[^，,。]{0,3}|亲戚|朋友|闺蜜|老公|老婆"
     r"|爱人|对象|男朋友|女朋友|媳妇|丈夫|妻子|先生|太太"
-    r"|男友|女友|老伴儿?|老头子|老头儿|老汉儿|老[妹弟哥姐]儿?|老[李王张刘陈杨赵黄周吴]头?|老大哥|对门[^，,。]{0,3}|外甥女?|侄[子女儿]|表[叔姑姨舅]"
+    r"|男友|女友|老伴儿?|老头子|老头儿|老汉儿|老[妹弟哥姐]儿?|老[李王张刘陈杨赵黄周吴]头?|老大哥|儿女|对门[^，,。]{0,3}|外甥女?|侄[子女儿]|表[叔姑姨舅]"
     r"|(?<=[我俺咱])[爷奶姥](?![水粉量头爷奶姥])|阿[哥姐弟妹嫂]|细佬|老豆|老窦|家姐"
     r"|哥哥|弟弟|姐姐|妹妹|大哥|大姐|大爷|大妈|大叔|表姐|表哥|表弟|表妹|堂[哥弟姐妹]|[哥弟姐妹](?!们)"
     r"|舅舅|叔叔|伯伯|姑姑|[大二三小]?姨|儿子|女儿|闺女|孩子|宝宝|娃|孙子|孙女|病友|同桌|邻桌|同屋的?|同班的?"
@@ -170,7 +177,8 @@ _RELATIVES = (
 _KIN_EN = (
     r"(?:everyone|everybody|husband|wife|dad|father|mom|mum|mother|sister|brother|friend|roommate|flatmate"
     r"|classmate|co-?worker|colleague|grandm(?:a|other)"
-    r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boyfriend|girlfriend|fiancee?|bf|gf|boss|neighbou?r|twin|niece|nephew)s?"
+    r"|grandpa|grandfather|granny|nan|aunt(?:ie)?|uncle|cousin|partner|boyfriend|girlfriend|fiancee?|bf|gf|boss"
+    r"|neighbou?r|twin|niece|nephew)s?"
 )
 # Whom it is told of. What I feel or do about the patient ("我不知道怎么办") does not make me the patient.
 _WHO = re.compile(
@@ -196,17 +204,20 @@ _ASKED_FOR = re.compile(
     rf"|\basking for my {_KIN_EN}|\bdo (?:for|about) (?:him|her)\b|\bhelp (?:him|her)\b"
 )
 _SELF_WELL = re.compile(
-    r"[，,。；;]\s*(?:但|可|而|倒|倒是|就|唯独|所以)?是?我(?:自己)?(?:现在|目前|最近|今年|这两年|这几年|[0-9一二三四五六七八九十]{1,3}岁?了?"
+    r"[，,。；;]\s*(?:但|可|而|倒|倒是|就|唯独|所以)?是?我(?:自己)?(?:还[好行](?=[，,。；;！!\n]|$)|(?:现在|目前|最近|今年|这两年|这几年"
+    r"|[0-9一二三四五六七八九十]{1,3}岁?了?"
     r"|才|也|都|倒|一向|的?(?:头发|大便|小便|血压|血糖|身体|胃口|睡眠|眼睛|记性|[头胸腰腿脚手嗓肚]\w{0,2})"
-    r"){0,3}(?:还|一向|倒|都|从来){0,2}(?:没(?!有?(?:办法|时间|来得及|注意|管|在意|当回事|敢(?!吃|用|打|试)))|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉|舒|得|太)|好好|正常|挺[密好]|好着|稳定)"
-    r"|\bmine (?:is|are|was)\b|[,.;]\s*(?:but )?my (?:own )?\w+(?:['’]s| is| are) (?:still )?(?:thick|fine|ok|okay|normal|good)\b|"
+    r"){0,3}(?:还|一向|倒|都|从来){0,2}(?:没(?!有?(?:办法|时间|来得及|注意|当回事|敢(?!吃|用|打|试)|[在见看去带给让问听跟陪管睡]|多想|告诉|发现|想到))|不(?!知|晓|懂|敢"
+    r"|在|会|放心|确定|清楚|想|要|能|觉|舒|得|太)|好好|正常|挺[密好]|好着|稳定))"
+    r"|\bmine (?:is|are|was)\b|[,.;]\s*(?:but )?my (?:own )?\w+(?:['’]s| is| are) (?:still )?(?:thick|fine|ok|okay"
+    r"|normal|good)\b|"
     r"[就唯独单]{1,2}(?:剩|有)?(?:我|俺|他|她)(?:一个)?[^，,。；;没不]{0,4}?(?:没有?|不|啥事|好好的|例外|没事)|(?:我"
     r"|俺)(?:自己)?(?:啥|一点|什么)(?:事|毛病"
     r"|感觉)?(?:也|都)?没"
     r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|\b(?:except|but|besides"
     r"|not) me\b|"
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
-    r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉)|没(?!有?(?:办法|时间|注意|敢)))"
+    r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉)|没(?!有?(?:办法|时间|注意|敢|[在见看去带给让问听跟陪管睡]|多想|来得及|告诉|发现|想到|当)))"
     r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|(?<![男女])朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
     r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔能该要怎想可]|同事|同学|朋友|室友)|俺)"
 )
@@ -288,24 +299,30 @@ class Reading:
             if status == "present" and found and found[-1].status == "past" and mention.end == following:
                 status = "past" if contexts[i + 1].when != "past" else status  # 咳嗽带血那会儿
             supposed = contexts[i].supposed and status == "possible"
-            if _either(self._plain, mention, mentions[i - 1].end if i else 0):
-                status = "possible"
-            elif _insists(self._plain, mention) or _SO_POOR.match(self._plain, mention.end - 1):
-                status = "present"
-            elif _ALL_BUT_ME.search(self._plain, mention.start, mention.end):
-                status = "family"
-            elif (mention.opposite and status == "family") or (
-                not mention.opposite and _SAYS_NOT.search(self._plain[mention.start : mention.end])
-            ):
-                status = "absent"
-            elif mention.opposite and not supposed and status in ("present", "possible", "absent"):
-                status = "present" if status == "absent" else "absent"
+            status = self._by_itself(mention, mentions[i - 1].end if i else 0, status, supposed=supposed)
             found.append(Finding(mention.term, mention.start, mention.end, status))
             if status == "absent" and not all_denied and not contexts[i].denied and not mention.opposite:
                 # 怕风怕水倒没有
                 touching = i > 0 and _TOUCHING.fullmatch(self._plain, mentions[i - 1].end, mention.start)
                 all_denied, commas = bool(touching), False
         self.findings = _over(self._plain, _once(self._plain, found[::-1]))
+
+    def _by_itself(self, mention: Mention, before: int, status: Status, *, supposed: bool) -> Status:
+        """Return the status of a mention by its own words, too: 不恶心 is absent if said to be present."""
+        plain = self._plain
+        if _either(plain, mention, before):
+            return "possible"
+        if _insists(plain, mention) or _SO_POOR.match(plain, mention.end - 1):
+            return "present"
+        if _ALL_BUT_ME.search(plain, mention.start, mention.end):
+            return "family"
+        if mention.opposite and status == "family":
+            return "absent"
+        if not mention.opposite:
+            return "absent" if _SAYS_NOT.search(plain[mention.start : mention.end]) else status
+        if not supposed and status in ("present", "possible", "absent"):
+            return "present" if status == "absent" else "absent"
+        return status
 
     def _goes_on(self, mentions: Sequence[Mention], i: int, *, commas: bool) -> bool:
         """Return whether mention `i` stands in a list with the one behind it."""
@@ -425,7 +442,7 @@ _NOT_THERE = re.compile(
     r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
     r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
     r"|这回事|的事|什么|任何|高|低|异常){0,3}"
-    rf"|{_ADVERB}{{0,4}}(?:再也?没有?.{{0,3}}|(?:没有?|冇|未|不|唔)再(?!恢复|好|长好).{{0,3}}"
+    rf"|{_ADVERB}{{0,4}}(?:(?:再也?没有?|(?:没有?|冇|未|不|唔)再)(?!恢复|好|长好|[睡吃喝走站看用去查管治敢能下上起]).{{0,3}}"
     r"|没(?:有)?(?:出(?:过|现)?|出来|冒出来|起来|发出来|长出来|露面|找上门))"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
     r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:down|gone"
@@ -455,11 +472,11 @@ _CEASED = re.compile(
     rf"|算是){{0,5}}"
     r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
     r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没得|没|冇|治好|断根|干净"
-    r"|松活|松快|跟着走|走(?=了\s*$)|利索|瘪|结痂|愈合|长好|收口)"
+    r"|松活|松快|跟着走|走(?=了\s*$)|利索|瘪|褪|散|结痂|愈合|长好|收口)"
     r"(?:干净|全|透|利索|彻底|光)?[了咗](?:的|啦|哈|晒)?"
-    r"(?:成?[一两三四五六七八九十几好多半0-9]{0,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
+    r"(?:(?<=[了咗])成?[一两三四五六七八九十几好多半0-9]{0,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
     r"(?=\s*$|\s|之后|以后|[换剩光只又接反轮变])"
-    rf"|{_SPELL}?(?:{_DAY}|早就?|已经?|全|都|基本|彻底|完全|自己)*(?:(?:停|断|好|没){_NUMBER}个?(?:天|小时|礼拜|星期|周|月|年)了"
+    rf"|{_SPELL}?(?:{_DAY}|早就?|已经?|全|都|基本|彻底|完全|自己)*(?:(?:停|断|消失|好(?![几些多久半])){_NUMBER}个?(?:天|小时|礼拜|星期|周|月|年)了"
     r"|消退|退尽|消尽|消失|痊愈)(?=\s*$)|(?:早就?|已经?|都|全)(?:退|消|好|没|停)(?=\s*$)"
     r"|\s(?:(?:but|and|has|have|had|is|are|it|all|just|finally|basically|almost|completely|mostly|nearly|now) ){0,3}"
     r"(?:never happened|resolved|gone(?: (?:away|down))?|went (?:away|down)|died down|calmed down|stopped|broke"
@@ -757,27 +774,37 @@ _COMPLAINT = re.compile("[痛疼痒咳吐烧晕肿麻喘胀抖热酸闷拉泻汗
 _RELIEF = re.compile(
     "走|活动|动一?动|甩|伸|翻身|坐|躺|歇|站|蹲|休息|按|揉|捂|不动|停下|下车|平卧|弯腰|抱|趴|白天|夜里|晚上"
 )
-_HABIT = re.compile(r"一[^，,。；]{1,6}就|老(?![伴公婆爸妈爷头太师人板子妹弟哥姐娘爹李王年])是?|总|经常|有时|时不时|每|反复|容易|平时|动不动|偶尔")
+_HABIT = re.compile(
+    r"一[^，,。；]{1,6}就|老(?![伴公婆爸妈爷头太师人板子妹弟哥姐娘爹李王年])是?|总|经常|有时|时不时|每|反复|容易|平时|动不动|偶尔"
+)
 # A clause by itself that says that what was told before it came to an end: 停了都好了, 换了药就消了, gone now.
 _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动"
     r"|慢慢|基本|彻底){0,2}"
     r"(?:[消退][的得]差不多|消停|马上好|立马好|清醒?|(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]"
-    r"|(?<=[温烧])下来|瘪|结痂|愈合))(?:干净|下去|下来|光|完|透|利索"
+    r"|(?<=[温烧])下来|瘪|褪|(?<=[青肿血])散|结痂|愈合))(?:干净|下去|下来|光|完|透|利索"
     r"|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而|(?:现在|如今)[^，,]{0,3}[没不])"
-    r"|[，,]\s*(?:后来|后面|接着|慢慢|现在|今天)就?(?:转|跑|移|挪|窜)[到去](?=[^，,。；;!！?？\n]{1,6})"
-    r"|[，,]\s*(?P<soon>[^，,。；;!！?？\n]{0,8}?(?:(?:马上|立马|立刻)就?|[后了]就?|才))(?:好|松|缓|停|消|退|清醒|缓解|消退|消失|过去|恢复)(?:过来|下[来去])?[了咗]?(?=[，,。；;!！?？\n]|$)"
-    r"|[，,。；;]\s*(?P<day>(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|隔天|次日|当[天晚]|[^，,。；;!！?？\n]{0,6}[0-9一二两三四五六七八九十几]{1,3}天)[后就便才自行都也全]{0,3})"
+    r"|[，,]\s*(?:后来|后面|接着|慢慢|现在|今天)就?(?:转|跑|移|挪"
+    r"|窜)到(?=[^，,。；;!！?？\n]{0,3}[头胸背腰腹肚肋腿脚手右左下边侧])(?![^，,。；;!！?？\n]{0,6}[院科区市县])"
+    r"|[，,]\s*(?P<soon>[^，,。；;!！?？\n]{0,8}?(?:(?:马上|立马|立刻)就?|[后了]就?|才))(?:好|松|缓|停|消|退|清醒|(?<!后)缓解|消退|消失|过去|恢复)(?:过来"
+    r"|下[来去])?[了咗]?(?=[，,。；;!！?？\n]|$)"
+    r"|[，,。；;]\s*(?P<day>(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|隔天|次日|当[天晚]"
+    r"|[^，,。；;!！?？\n]{0,6}[0-9一二两三四五六七八九十几]{1,3}天)[后就便才自行都也全]{0,3})"
     r"(?:过去|好|没|退|消退?|消失|痊愈|停|ok)[了咗]?(?:的)?(?=[，,。；;!！?？\n\s]|$)"
-    r"|[，,]\s*(?P<calm>[但可不过]{0,2}(?P<nothing>(?:我|他|她|孩子|娃)?(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|[^，,。；;!！?？\n]{0,6}(?:现在|如今|今天)|[^，,。；;!！?？\n]{0,3}[吃喝用][^，,。；;!！?？\n]{0,5})?(?:(?:哪|一)(?:样|个|条|种)|啥|什么)(?:症状|感觉|毛病|反应|事)?儿?(?:也|都)没有?(?:摊上|沾上?|占|碰上|出现|犯|遇[上到]|赶上|中招|有|得)?[过了]?)(?=[，,。；;!！?？\n]|$)|(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发"
+    r"|[，,]\s*(?P<calm>[但可不过]{0,2}(?P<nothing>(?:我|他|她|孩子|娃)?(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|[^，,。；;!！?？\n]{0,6}(?:现在"
+    r"|如今|今天)|[^，,。；;!！?？\n]{0,3}[吃喝用][^，,。；;!！?？\n]{0,5}|(?=(?:哪|一)(?:样|条|种)))(?:(?:哪|一)(?:样|个|条|种)|啥|什么)(?:症状|感觉"
+    r"|毛病|反应|事)?儿?(?:也|都)没有?(?:摊上|沾上?|占|碰上|出现|犯|遇[上到]|赶上|中招|有|得)?[过了]?)(?=[，,。；;!！?？\n]|$)|(?:(?!以前|从来|从没|之前|原来"
+    r"|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发"
     r"|发作)(?:过|了)?|(?:(?!以前|从来|从没|之前|原来|过去)[^，,。；;!！?？\n]){0,8}?(?:(?:没有?|冇|未)再|再(?:也)?(?:没有?|冇|未))"
     r"(?:出现|见着?|来|有|出来?|冒|发生|发|闹)(?:过|了|到)?"
-    r"|(?:现在|如今|这会儿?|第.[天日周]|今[天早儿日]|后来|隔天|之后|过后)[^，,。；;!！?？\n]{0,3}?(?:(?:啥|什么|一点)(?:事|感觉|症状|毛病)?(?:也|都|儿)*没有?|没事|ok|正常)了?"
+    r"|(?:现在|如今|这会儿?|第.[天日周]|今[天早儿日]|后来|隔天|之后|过后)[^，,。；;!！?？\n]{0,3}?(?:(?:啥|什么|一点)(?:事|感觉|症状|毛病)?(?:也|都|儿)*没有?|没事"
+    r"|ok|正常)了?"
     r"|(?:现在|如今|这[次回]|今[天早年])(?:就|也|都|倒是?|还)*(?:没有|没得|没|冇|不会)(?:过"
     r"|了)?)(?=[，,。；;!！?？\n]|$)"
     r"|(?:[,;]|\.\s| (?=but ))\s*(?P<gone>(?:but |and |though )?(?:(?:it |that )?ha[sd] |it['’]?s |that['’]?s "
     r"|they['’]?re |which (?:is|are) |all |now |since |finally ){0,3}"
-    r"(?:never (?:seen|had|noticed|felt|got) (?:any|it|one|that|either)|gone|resolved|over|stopped|went away|cleared up|better|settled|none|not any ?more|never since|not since"
+    r"(?:never (?:seen|had|noticed|felt|got) (?:any|it|one|that|either)|gone|resolved|over|stopped|went away"
+    r"|cleared up|better|settled|none|not any ?more|never since|not since"
     r"|no longer"
     r"|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
@@ -790,7 +817,9 @@ _TIME_OF_DAY = re.compile("凌晨|早上|上午|中午|夜里|半夜")  # may be
 _YESTERDAY = re.compile("昨|前天|今早|当天|当晚")
 _REMEDY = re.compile("[减停换松含打]|放平|开窗|补")
 _LISTED = 12  # findings that one clause may end
-_SOOTHES = re.compile("休息|歇|[坐躺]下|饭|[拉吐排便][完后]|睡醒|热敷|退[烧热]|止[痛疼]|布洛芬|美林|泰诺|对乙酰|降压")  # and what it soothes is still there
+_SOOTHES = re.compile(
+    "休息|歇|[坐躺]下|饭|进食|餐|[拉吐排便][完后]|睡醒|热敷|退[烧热]|止[痛疼]|布洛芬|美林|泰诺|对乙酰|降压"
+)  # and what it soothes is still there
 _CAUSE = re.compile(
     r"了[一两三四五六七八九十几半好]{1,2}(?:天|周|个月|盒)|(?:[喷抹涂敷贴挂输滴含拔刮灌打][了完过]|[吃喝用](?:了|过)(?!饭|东西|点|两|几|糖|面|饼|水|热|口|早|午|晚))|天亮"
     r"|[松减放开][了回量窗平]|后(?:就|便|又|才)?$|停|换|补|断了|戒|拔|摘|不吃|不用|现在|如今|已经|今[天早晨儿日]|后来|总算|终于|第.天|睡一觉|过了?.{1,2}天"
@@ -901,6 +930,7 @@ def _end(plain: str, told: list[Finding], first: int, over: re.Match[str]) -> No
     cause = over["cause"] or over["day"] or over["soon"] or ""
     everything = bool(over["all"] or (over["gone"] and "all" in over["gone"]))
     known = _CAUSE.search(cause) is not None and not (_SOOTHES.search(cause) or _RELIEF.search(cause))
+    known = known or "止住" in over.group()
     sure = everything or bool(over["nothing"]) or not cause or known or _FINE_NOW.match(plain, over.end())
     everything = everything or bool(over["nothing"])
     remedy = known and bool(_REMEDY.search(cause))
@@ -1032,19 +1062,23 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
     denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or bool(_DENYING.search(heard))
-    denies = denies and not _FEW.match(plain, mention.start - 1)
+    denies = denies and not told.startswith("又") and not _FEW.match(plain, mention.start - 1)
     if not denies and _CANNOT.match(plain, mention.start):  # no phlegm, can't sleep
         context = _Context(when=context.when)
     if mention.opposite and denies:  # 不红不肿: only a denial right before 不肿 denies it
         denies = bool(_RIGHT_BEFORE.search(heard))
     if heard.endswith("说不") and _LIE.match(plain, mention.end):
         denies = False
-    if context.denied and not denies and (
-        _RESTART.search(heard)
-        or _AT_TIME.match(plain, mention.start)
-        or _STILL.search(told)
-        or (between.startswith("了") and not _JOINTS.fullmatch(between[1:2]))
-        or (context.repeated and _BARE.match(between))
+    if (
+        context.denied
+        and not denies
+        and (
+            _RESTART.search(heard)
+            or _AT_TIME.match(plain, mention.start)
+            or _STILL.search(told)
+            or (between.startswith("了") and not _JOINTS.fullmatch(between[1:2]))
+            or (context.repeated and _BARE.match(between))
+        )
     ):
         context = _Context(when=context.when)
     repeated = denies and state.context.denied and not turned
@@ -1052,7 +1086,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         # A contrary (胃口好) is denied by its own words only.
         denied=denies or (context.denied and not mention.opposite),
         record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
-        possible=bool(_POSSIBLE.search(between)) or (in_list and context.possible),
+        possible=(bool(_POSSIBLE.search(between)) and not _like(between, told)) or (in_list and context.possible),
         supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
         when="now"
         if _NOW_INSIDE.search(plain, mention.start, mention.end)
@@ -1066,6 +1100,11 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     if mention.opposite:  # 不恶心、呕吐 denies both
         carried = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
     return context, _State(carried, who, mention.end, patient)
+
+
+def _like(between: str, told: str) -> bool:
+    """Return whether 像是 compares and does not guess: 像是针扎一样疼."""
+    return between.endswith("像是") and ("一样" in told or "似的" in told)
 
 
 def _whose(plain: str, between: str, state: _State, mention: Mention) -> tuple[str | None, bool, str, bool]:
