@@ -246,3 +246,41 @@ def test_each_complaint_is_one_mention_and_nothing_else_is(text: str, words: lis
 def test_a_cause_an_operation_or_what_goes_smoothly_is_no_complaint(text: str) -> None:
     found = mentions_of(f"头痛，{text}", LEXICON)
     assert [mention.term for mention in found] == ["头痛"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "降压药漏吃了一次要补吗",
+        "手脚麻利得很",
+        "脸上干干净净的",
+        "腹水抽了两次",
+        "can I take ibuprofen with my blood pressure pills",
+        "喝中药第四天就不拉了",
+        "腰椎手术做完了",
+    ],
+)
+def test_drugs_skills_and_operations_that_hold_a_symptoms_word_are_not_that_symptom(text: str) -> None:
+    terms = {mention.term for mention in mentions_of(text, LEXICON)}
+    assert not terms & {"尿失禁", "手足麻木", "皮肤干燥", "抽搐", "出血", "便秘", "其他表现"}
+
+
+@pytest.mark.parametrize(
+    ("text", "term"),
+    [
+        ("孩子又抽了", "抽搐"),
+        ("昨晚睡不找觉", "失眠"),
+        ("吃降糖药老低血糖", "低血糖发作"),
+        ("总说有人骂他", "幻听"),
+        ("38.6 since last night", "发热"),
+        ("这两天老是频尿", "尿频"),
+        ("clumps of hair in the shower", "脱发"),
+    ],
+)
+def test_everyday_and_mistyped_words_for_a_symptom_are_found(text: str, term: str) -> None:
+    assert term in {mention.term for mention in mentions_of(text, LEXICON)}
+
+
+@pytest.mark.parametrize("text", ["体重38.5kg", "鞋码38.5码", "优惠38.5元", "肌酐40.2%"])
+def test_a_bare_number_with_another_unit_is_no_temperature(text: str) -> None:
+    assert not {"发热", "高热", "低热"} & {mention.term for mention in mentions_of(text, LEXICON)}

@@ -189,6 +189,8 @@ class MentionFinder:
                 node, at, matched = following, at + 1, matched + 1
                 if _END not in node or (end := _form_end(plain, start, at)) is None:
                     continue
+                if masked[at - 1 : at + 1] == "□□" and _cuts_a_word(plain, masked, start, at):
+                    continue
                 if gaps and (matched < 2 or "□" in masked[start:end]):
                     continue
                 if best is None or (matched, -gaps) > (best.length, -best.gaps):
@@ -884,6 +886,15 @@ def _complaint_of(kind: str | None, words: str) -> str:
         if pattern.match(words):
             return name
     return words
+
+
+def _cuts_a_word(plain: str, masked: str, start: int, end: int) -> bool:
+    """Return whether a form that ends at `end` takes the beginning of a harmless word: 手脚麻 of 手脚麻利."""
+    begins = end - 1
+    while begins > start and masked[begins - 1] == "□":
+        begins -= 1
+    word = _HARMLESS.match(plain, begins)
+    return begins > start and word is not None and word.end() > end
 
 
 def _is_vague(words: str) -> bool:

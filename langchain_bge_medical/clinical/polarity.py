@@ -30,8 +30,8 @@ AFFIRMED: tuple[Status, ...] = ("present", "possible")
 
 # What ends the reach of every word before it.
 _CLAUSE_END = re.compile(
-    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)就是|却|可是|而是|而且|\bbut\b|\bthough\b"
-    r"|\bhowever\b|\bjust\b|\bonly\b"
+    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)(?<!是不是)(?<!兴许)(?<!可能)就是|却|可是|而是|而且|\bbut\b|\bthough\b"
+    r"|\bhowever\b|(?<!i['’]m )(?<!i am )\bjust\b|\bonly\b"
 )
 # A comma ends a denial in people's everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record
 # ("无发热,咳嗽,胸痛").
@@ -49,7 +49,7 @@ _DENYING = re.compile(
 )
 # Two denials affirm.
 _DOUBLE = re.compile(
-    r"不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
+    r"(?:未|没有?)(?:试|见|遇|疼|痛|得|病)过?(?:咁|这么|那么|这样)|不是(?:说)?(?:没有?|不)|不能说(?:没有?|不)|(?:没|不)说(?:过)?(?:我|他|她)?(?:没有?|不)"
     r"|并非(?:没有?|不)|(?:不|怎么|咋|哪|怎)(?:可能|会)(?:没有?|不)|哪有不|哪能不|没有不(?!舒服|适|想|对|好)|没一天不"
     r"|哪[天次回][能会]?不|(?:从来|以前|之前)?没有?过?(?:这么|这样|那么|如此|像这)|\bnot a (?:day|night|minute"
     r"|moment)[^.,;]{0,10}without"
@@ -61,7 +61,7 @@ _DOUBLE = re.compile(
 )
 # Words that deny though they hold what looks like no denial.
 _HARDLY = re.compile(
-    r"[谈说称算]不上|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
+    r"[谈说称算]不上(?!来)|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
     r"|见|出)来?(?=$|什么|任何|有)"
     r"|\b(?:can['’]t|cannot|wouldn['’]t) say (?:that )?(?:i['’]?m|i am|i have|i feel|it['’]?s|there['’]?s)\b"
     r"|\bcan['’]t say (?:that )?(?=$)|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b"
@@ -105,7 +105,7 @@ _POSSIBLE = re.compile(
     r"算不算|不[能敢太]?确定|(?<!没有)(?<!不)(?<!怎么)(?<!咋)可能|疑似|好像|好似|似乎|怀疑|是不是|是否|会不会|有没有|怕是|担心|生怕"
     r"|害怕是|万一|如果|要是|假如"
     r"|(?:不知道?|不晓得|说不[清上]来?)(?:到底|究竟)?(?:是|算)(?!不|因|怎|什|啥|谁|哪)|像是(?![针刀火石压被裂要隔踩塞堵蒙卡戴灌炸虫]|蚂蚁|有(?:东西|块|人|个|什么|团|口|根"
-    r"|股))|兴许|许是|或许|(?:自己|我)怀疑|(?<!不)怕(?:是|术后|手术|打完|吃完|停药|路上|心|血|喘|晕|疼|痛|摔|咳|吐|烧|烂|留|肿|抽)(?!不|什|啥|冷|热|水|光|风)"
+    r"|股))|兴许|许是|或许|惊(?:佢|住|会|又|系)|(?<!不)怕(?:吃|喝|一|是|术后|手术|打完|吃完|停药|路上|心|血|喘|晕|疼|痛|摔|咳|吐|烧|烂|留|肿|抽)(?!不|什|啥|冷|热|水|光|风)"
     r"|(?:网上|说明书|听人|人家|听)说[^，,。；;！!？?]{0,6}(?:会|能|容易)变?"
     r"|好象|应该(?:只|就)?是|八成|搞不好|弄不好|莫不是|莫非|没准|疑为|拟诊|说不好(?:是|有)|估计|大概是|也许|说不定"
     r"|恐怕|貌似|不排除|考虑"
@@ -115,7 +115,8 @@ _POSSIBLE = re.compile(
     r"(?<!不)(?:会|要是|如果|留意|留神|注意|小心|当心|提防|警惕|观察|容易)(?!不|没)"
     r"|(?:留意|留神|当心|提防|警惕)(?:着|是不是|有没有|别)?$|^(?:要说|说是)$"
     r"|\bmaybe\b|\bpossibl[ey]\b|\bif\b|\bmight\b|\bperhaps\b|\bsuspect\b|\bworried (?:about|it)"
-    r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think i\b|\bquery\b|\bseems? like\b"
+    r"|\bcould (?:it |this |that )?(?:also )?be\b|\b(?:not sure|unsure)\b|\bi think (?:i|my|it|he|she|his|her"
+    r"|there)\b|\bquery\b|\bseems? like\b"
     r"|^\s*\?\s"
     r"|\b(?:watch(?:ing)?|look(?:ing)?) (?:out )?for\b|\bwarned (?:me |us )?(?:about|of)\b|\bin case\b|\b(?:afraid"
     r"|scared) of\b"
@@ -358,8 +359,12 @@ class Reading:
             context = context._replace(denied=False)
         if _HOW_NOT.search(plain, max(0, start - 3), start) and plain.startswith(("吗", "么", "嘛"), end):
             return "present"  # 能不疼吗
+        if _NOT_SURELY.search(plain, max(0, start - 6), start) and plain.startswith(("吧", "了吧"), end):
+            return "possible"
         if denied or context.denied:
             return "absent"
+        if _AGAIN_BEFORE.search(plain, max(0, start - 2), start) and _WHAT_THEN.match(plain, end):
+            return "possible"
         others = context.kin or context.who == "others"
         if others and _NOT_ME.match(plain, end):
             return "family"
@@ -569,6 +574,8 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     if stop > following:
         return None
     words = plain[end:stop]
+    if words.isascii():
+        words = words.rstrip()
     if _is_unclear(plain, said_of, words, stop):
         return "possible"
     if _was(plain, plain[_clause_start(plain, start) : start], words, stop):
@@ -661,6 +668,9 @@ def _either(plain: str, mention: Mention, before: int) -> bool:
 
 
 _ASKS = re.compile(r"[^，,。；;!！\n]{0,3}(?:[?？吗呢]|知道|清楚|确定)")
+_NOT_SURELY = re.compile("(?:不是|别是|不会是?|该不会是?|不至于).{0,2}$")  # 不是出血吧
+_AGAIN_BEFORE = re.compile("再$")
+_WHAT_THEN = re.compile("了?(?:咋[整办弄]|怎么[办弄整]|点算)")  # 再头疼咋整
 # What another symptom is so bad that it does: 痒得坐不住 says one thing.
 _SO_BAD = re.compile(r"[的得地到着咗][^，,。；;!！?？\n\s]{0,3}")
 _CONSEQUENCES = frozenset(
@@ -791,7 +801,8 @@ _ALL_OVER = re.compile(
     r"|[，,。；;]\s*(?P<day>(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|隔天|次日|当[天晚]"
     r"|[^，,。；;!！?？\n]{0,6}[0-9一二两三四五六七八九十几]{1,3}天)[后就便才自行都也全]{0,3})"
     r"(?:过去|好|没|退|消退?|消失|痊愈|停|ok)[了咗]?(?:的)?(?=[，,。；;!！?？\n\s]|$)"
-    r"|[，,]\s*(?P<calm>[但可不过]{0,2}(?P<nothing>(?:我|他|她|孩子|娃)?(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|[^，,。；;!！?？\n]{0,6}(?:现在"
+    r"|[，,]\s*(?P<calm>(?:现在|如今|而家|依家|今天|这会儿?)(?:就|也|都|已经|人){0,2}(?:[没冇]事儿?|没啥事儿?|好好的)[了喇啦]?(?=[，,。；;!！?？\n]|$)"
+    r"|[但可不过]{0,2}(?P<nothing>(?:我|他|她|孩子|娃)?(?:第[一二三四五六七八九十0-9]{1,2}[天日周]|[^，,。；;!！?？\n]{0,6}(?:现在"
     r"|如今|今天)|[^，,。；;!！?？\n]{0,3}[吃喝用][^，,。；;!！?？\n]{0,5}|(?=(?:哪|一)(?:样|条|种)))(?:(?:哪|一)(?:样|个|条|种)|啥|什么)(?:症状|感觉"
     r"|毛病|反应|事)?儿?(?:也|都)没有?(?:摊上|沾上?|占|碰上|出现|犯|遇[上到]|赶上|中招|有|得)?[过了]?)(?=[，,。；;!！?？\n]|$)|(?:(?!以前|从来|从没|之前|原来"
     r"|过去)[^，,。；;!！?？\n]){0,10}?没(?:再|怎么|有再)?(?:犯|复发"
@@ -1086,7 +1097,9 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
         # A contrary (胃口好) is denied by its own words only.
         denied=denies or (context.denied and not mention.opposite),
         record_style=context.record_style or bool(_RECORD_STYLE.search(heard)),
-        possible=(bool(_POSSIBLE.search(between)) and not _like(between, told)) or (in_list and context.possible),
+        possible=(bool(_POSSIBLE.search(between)) and not _like(between, told))
+        or (state.context.possible and bool(_OR_ELSE.fullmatch(between)))
+        or (in_list and context.possible),
         supposed=bool(_SUPPOSED.search(between)) or (in_list and context.supposed),
         when="now"
         if _NOW_INSIDE.search(plain, mention.start, mention.end)
@@ -1100,6 +1113,9 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     if mention.opposite:  # 不恶心、呕吐 denies both
         carried = context._replace(denied=bool(_DENYING.search(_heard(plain[mention.start : mention.end]))))
     return context, _State(carried, who, mention.end, patient)
+
+
+_OR_ELSE = re.compile(r"(?:还是|或者?是?|又?像|是)[^，,。；;!！?？\n]{0,3}")  # 说不清是头晕还是脚下发飘
 
 
 def _like(between: str, told: str) -> bool:
