@@ -466,6 +466,7 @@ def test_findings_take_linear_time(unit: str) -> None:
         ("I can't say I'm dizzy", ["absent"]),
         ("the cough's gone but my voice is hoarse", ["absent", "present"]),
         ("昨天胃疼，现在没事了", ["absent"]),
+        ("流感烧了四天，退烧后一直咳", ["absent", "present"]),
         ("头先呕咗，而家冇事喇", ["absent"]),
     ],
 )
@@ -485,6 +486,7 @@ def test_what_a_day_a_remedy_or_a_list_ends_is_absent(text: str, expected: list[
         ("一爬楼就胸口闷，歇会儿就好了", ["present"]),
         ("脸上起疹子，停了面霜就好了，一用又起", ["present"]),
         ("没那么疼了", ["present"]),
+        ("现无发热，咳嗽一周", ["absent", "present"]),
         ("我未试过咁头痛", ["present"]),
         ("I'm not in pain, I'm just tired", ["absent", "present"]),
         ("能不晕吗，一天没吃饭", ["present"]),

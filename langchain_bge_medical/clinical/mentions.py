@@ -333,6 +333,8 @@ class MentionFinder:
             known = self._known_pair(where, complaint)
             if complaint in _VAGUE and not known:
                 return None
+            if _GOES.match(masked, end) and where:  # 红退了
+                return Mention(self._term(where, complaint), start, end, opposite=False)
             directly_denied = known and 0 <= start - denied_at <= 2
             if not known and _NOR.search(masked, max(0, start - 4), start):  # 不红不硬
                 return Mention(_GENERIC.get(complaint, complaint), start, end, opposite=False)
@@ -868,6 +870,7 @@ _ONLY_GAPS = re.compile(
 )
 
 
+_GOES = re.compile("(?:倒是?|是|也|都|早|已经?|还没|没|全){0,2}[退消](?:了|尽|得|下去|干净)")
 _NOR = re.compile("[不没无][^，。；、不没]{1,2}[也又]?[不没无]$")
 _NEAR_SITE = 12  # characters between a body part and its complaint
 _LONGEST_PARSED = 24  # characters of a form that may be a body part and a complaint

@@ -769,7 +769,7 @@ _NOW_NOT = re.compile(
 )
 # 前两天拉肚子,现在不拉了
 _NO_MORE = re.compile(
-    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|第[一二三四五六七八九十0-9]{1,2}天"
+    r"[，,]\s*(?:但|可|不过)?(?:现在|如今|目前|眼下|今[天早晨儿日]|这会儿?|后来|已经|上午|下午|晚上|后半夜|过了?[0-9一二两三四五六七八九十几半]{1,3}个?(?:天|周|礼拜|星期|月|年)|第[一二三四五六七八九十0-9]{1,2}天"
     r"|隔天|这[两几]天)"
     r"(?:我|人|他|她|起来|醒来|就|也|都|倒是?|又|完全|再也?)*"
     r"(?:不怎么|不|没再|没)(?P<what>[^，,。；;!！?？\n])(?:过|了|啦)?(?=[，,。；;!！?？\n]|$)"
@@ -777,6 +777,7 @@ _NO_MORE = re.compile(
     r"|[，,]\s*[^，,。；;!！?？\n]{0,8}?(?P<which>[痛疼痒咳吐烧晕肿麻喘胀红血痰汗泪])(?:也|都|就|全|已经)?(?:退|消"
     r"|没|止|好)了(?=[，,。；;!！?？\n]|$)"
 )
+_FEVER_GONE = re.compile("[，,。；;]\\s*退[烧热](?:以|之)?后")  # 烧了四天,退烧后一直咳
 _NOT_ANY_MORE = re.compile(r"(?:不|没|没再|没怎么)[^，,。；;不没]{1,3}了$|(?:就|再也?)没[^，,。；;不没]{1,3}过$")
 _ITCHES = re.compile("刺[挠闹痒]")
 _ENDED_INSIDE = re.compile("[退消好停止]了$")  # 烧反倒退了
@@ -792,7 +793,7 @@ _ALL_OVER = re.compile(
     r"[，,。；;]\s*(?P<cause>[^，,。；;!！?？\n]{0,10}?)(?P<all>都|全都?|统统|通通|总算都)?(?:就|也|又|自己|自动"
     r"|慢慢|基本|彻底){0,2}"
     r"(?:[消退][的得]差不多|消停|马上好|立马好|清醒?|(?:好|消|退|没得?|停|通|缓过来|恢复|正常|过去|止住|控制住|压下去|降下[来去]"
-    r"|(?<=[温烧])下来|瘪|褪|(?<=[青肿血])散|结痂|愈合))(?:干净|下去|下来|光|完|透|利索"
+    r"|(?<=[温烧])下来|(?<![吃喝看说持过活走不躺坐咽])下去|瘪|褪|(?<=[青肿血])散|结痂|愈合))(?:干净|下去|下来|光|完|透|利索"
     r"|全)?[了咗](?=[，,。；;!！?？\n\s]|$|反倒|反而|(?:现在|如今)[^，,]{0,3}[没不])"
     r"|[，,]\s*(?:后来|后面|接着|慢慢|现在|今天)就?(?:转|跑|移|挪"
     r"|窜)到(?=[^，,。；;!！?？\n]{0,3}[头胸背腰腹肚肋腿脚手右左下边侧])(?![^，,。；;!！?？\n]{0,6}[院科区市县])"
@@ -891,7 +892,11 @@ def _stopped(plain: str, finding: Finding) -> bool:
     """Return whether a denial says that something has stopped: 吃了药就不晕了, not 坐着不晕了."""
     clause = plain[_clause_start(plain, finding.start) : finding.end + 1]
     rest = _REST.match(plain, finding.end, finding.end + _AFTER)
-    ended = _NOT_ANY_MORE.search(clause) or _CEASED.match(plain, finding.end, rest.end() if rest else finding.end)
+    ended = (
+        _NOT_ANY_MORE.search(clause)
+        or _NOT_ANY_MORE.search(clause[:-1])
+        or _CEASED.match(plain, finding.end, rest.end() if rest else finding.end)
+    )
     ended = ended or _ENDED_INSIDE.search(plain, finding.start, finding.end)
     return bool(ended) and not _HABIT.search(clause) and not _RELIEF.search(clause)
 
@@ -900,6 +905,11 @@ def _no_more(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those as absent that are said again to be no more: 前两天拉肚子,现在不拉了."""
     told = list(found)
     starts = [finding.start for finding in told]
+    for over in _FEVER_GONE.finditer(plain):
+        i = bisect.bisect_left(starts, over.start()) - 1
+        hot = i >= 0 and told[i].status == "present" and _kind(told[i].term) == "发热"
+        if hot and over.start() - told[i].end <= _AFTER and not _comes_back(plain, "烧热", over.end()):
+            told[i] = told[i]._replace(status="absent")
     for over in _NO_MORE.finditer(plain):
         i = bisect.bisect_left(starts, over.start()) - 1
         if i < 0 or told[i].status != "present" or _STOP.search(plain, told[i].end, over.start()):
@@ -1019,6 +1029,10 @@ _BACK = 200  # and before a span that is no mention
 
 _SAID_OF_BEFORE = re.compile(r"(?:都|也|倒是?|是|这[次回]|目前|现在|今天){0,2}(?:没有|没得|冇|无)\s+")
 _STILL = re.compile(r"还|仍|依旧|\b(?:still|by (?:evening|night))\b|倒(?!是?[不没])")
+# 无发热,咳嗽一周: what has lasted so long is there.
+_FOR_DAYS = re.compile(
+    r"(?:约|近|已|有|了)?[0-9一二两三四五六七八九十几半多余]{1,3}个?(?:天|日|周|月|年|小时|礼拜|星期)"
+)
 _BARE = re.compile(r"[，,]\s*(?:my |his |her )?$")  # no blood, no burning, ankles puffy
 
 
@@ -1089,6 +1103,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
             or _STILL.search(told)
             or (between.startswith("了") and not _JOINTS.fullmatch(between[1:2]))
             or (context.repeated and _BARE.match(between))
+            or (_BARE.match(between) and _FOR_DAYS.match(plain, mention.end))
         )
     ):
         context = _Context(when=context.when)
