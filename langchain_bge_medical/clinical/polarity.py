@@ -152,7 +152,7 @@ _EARLIER = re.compile(
     r"|中午|夜里|半夜|刚才|开头|一?开始|刚起|起先|先是|当时|[之以]前|来着"
 )
 _PAST_WORDS = (
-    rf"(?<![从自打比跟和像]){_AGO}(?!开始|起|就|到现在|至今|以来)|曾经?|既往|当时|先是|起初|一开始|(?:^"
+    rf"(?<![从自打比跟和像]){_AGO}(?!(?:从来)?没有?(?:这么|那么|这样|过这)|开始|起|就|到现在|至今|以来)|曾经?|既往|当时|先是|起初|一开始|(?:^"
     rf"|(?<=[，,。；;我他她]))之前(?!就|一直|开始)|已经好了|(?<!现)病史"
     r"|\bused to\b|\bhistory of\b|\b(?:pmh|hx|h/o|s/p)\b|\bonce had\b|\b(?:past|prior|previous)\s(?=$|[a-z]*\s?$)"
     r"|\bgrowing up\b|\b(?:back )?in (?:19|20)\d\d\b|\bwhen i was (?:a )?(?:child|kid|young|little|small|teen\w*"
@@ -447,7 +447,7 @@ _NOT_THERE = re.compile(
     r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
     r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
     r"|这回事|的事|什么|任何|高|低|异常){0,3}"
-    rf"|{_ADVERB}{{0,4}}(?:(?:再也?没有?|(?:没有?|冇|未|不|唔)再)(?!恢复|好|长好|[睡吃喝走站看用去查管治敢能下上起]).{{0,3}}"
+    rf"|{_ADVERB}{{0,4}}(?:(?:再也?没有?|(?:没有?|冇|未|不|唔)再)(?!恢复|好|长好|[睡吃喝走站看用去查管治敢能下上]|起(?!来)).{{0,3}}"
     r"|没(?:有)?(?:出(?:过|现)?|出来|冒出来|起来|发出来|长出来|露面|找上门))"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
     r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:down|gone"
@@ -482,7 +482,7 @@ _CEASED = re.compile(
     r"(?:(?<=[了咗])成?[一两三四五六七八九十几好多半0-9]{0,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
     r"(?=\s*$|\s|之后|以后|[换剩光只又接反轮变])"
     rf"|{_SPELL}?(?:{_DAY}|早就?|已经?|全|都|基本|彻底|完全|自己)*(?:(?:停|断|消失|好(?![几些多久半])){_NUMBER}个?(?:天|小时|礼拜|星期|周|月|年)了"
-    r"|消退|退尽|消尽|消失|痊愈)(?=\s*$)|(?:早就?|已经?|都|全)(?:退|消|好|没|停)(?=\s*$)"
+    r"|消退|退尽|消尽|消失|痊愈|[退消][的得]差不多)(?=\s*$)|(?:早就?|已经?|都|全)(?:退|消|好|没|停)(?=\s*$)"
     r"|\s(?:(?:but|and|has|have|had|is|are|it|all|just|finally|basically|almost|completely|mostly|nearly|now) ){0,3}"
     r"(?:never happened|resolved|gone(?: (?:away|down))?|went (?:away|down)|died down|calmed down|stopped|broke"
     r"|settled|cleared(?: up)?|subsided|over with)\b"
@@ -542,6 +542,13 @@ _MAYBE_INSIDE = re.compile(
 )
 
 
+# 痛经以前没有,今年开始有的
+_NEW = re.compile(
+    r"(?:以前|之前|从前|原来|过去)(?:都|从来|可){0,2}(?:没有?|冇)过?[，,]\s*(?:今年|现在|最近|这|上个?月|近)"
+    r"[^，,。；;没不]{0,4}(?:有|出现|开始|才)"
+)
+
+
 def _told_after(plain: str, start: int, end: int, following: int) -> Status | None:
     """Return what the rest of a finding's clause says of it: 出血倒没出, 头痛是年轻时候的事, 心慌有没有我没注意.
 
@@ -559,7 +566,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
     said_of = plain[start:end]
     if (answer := _answered(plain, said_of, end)) is not None:
         return answer
-    if following == end:
+    if following == end or _NEW.match(plain, end):
         return None
     rest = _REST.match(plain, end, end + _AFTER)
     stop = rest.end() if rest else end
@@ -578,7 +585,7 @@ def _told_after(plain: str, start: int, end: int, following: int) -> Status | No
         words = words.rstrip()
     if _is_unclear(plain, said_of, words, stop):
         return "possible"
-    if _was(plain, plain[_clause_start(plain, start) : start], words, stop):
+    if not said_of.endswith("没") and _was(plain, plain[_clause_start(plain, start) : start], words, stop):
         return "past"
     not_done = None if "就" in words else _NOT_DONE.fullmatch(words)
     if _NOT_THERE.fullmatch(words) or (not_done and not_done["verb"] in said_of):
