@@ -25,7 +25,7 @@ ray-tests: .venv/.dev  ## Run the service and offline jobs on a Ray cluster of t
 trust: .venv/.dev  ## Attack it for minutes: files, crashes, threads, packages
 	$(BIN)/python -m pytest -m long
 
-soak: .venv/.dev  ## Load the service for 20 minutes and see whether anything grows
+soak: .venv/.dev  ## Load the service for 40 minutes and see whether anything grows
 	$(BIN)/python -m tests.soak_service
 
 mutants: .venv/.mutation  ## Change the code in thousands of small ways, and list those that no test notices (hours)

@@ -1,6 +1,6 @@
 """Load the service for as long as one likes with good, bad and aborted requests, and see whether anything grows.
 
-    python -m tests.soak_service [--minutes 20] [--rate 6] [--json]
+    python -m tests.soak_service [--minutes 40] [--rate 6] [--json]
 
 The server is the real one with the bundled models, as `langchain-bge-medical serve` starts it, in a process of its own.
 Every five seconds its memory, open files and threads are read from the system; the first half of the run fills its
@@ -209,7 +209,7 @@ def complaints(seen: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Print what was seen, and exit with 1 if something grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--rate", type=float, default=6, help="requests per second, at random moments")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
