@@ -169,17 +169,23 @@ class _Answering:
         self._retriever, self._model, self._lang = retriever, model, lang
         self._flags, self._lexicon, self._calibration, self._names = red_flags, lexicon, calibration, names
 
-    def first(self, given: dict[str, Any]) -> tuple[Reading, list[AddableDict]]:
+    def first(self, given: dict[str, Any]) -> tuple[Reading, Triage, list[AddableDict]]:
         query = given["query"]
         reading = Reading(query, mentions_of(query, self._lexicon))
         triage = self._flags.triage(query, lang=self._lang, reading=reading)
-        return reading, [
-            AddableDict(query=query),
-            AddableDict(triage=triage.model_dump(), answer=triage_text(triage, self._lang)),  # "" where there are none
-        ]
+        return (
+            reading,
+            triage,
+            [
+                AddableDict(query=query),
+                AddableDict(
+                    triage=triage.model_dump(), answer=triage_text(triage, self._lang)
+                ),  # "" where there are none
+            ],
+        )
 
     def second(
-        self, given: dict[str, Any], reading: Reading, candidates: Sequence[Document]
+        self, given: dict[str, Any], reading: Reading, triage: Triage, candidates: Sequence[Document]
     ) -> tuple[Assessment, AddableDict]:
         query = given["query"]
         assessed = assess(
@@ -190,6 +196,7 @@ class _Answering:
             calibration=self._calibration,
             lang=self._lang,
             reading=reading,
+            triage=triage,
         )
         return assessed, AddableDict(documents=assessed.documents, assessment=assessed.as_data())
 
@@ -204,9 +211,9 @@ class _Answering:
 
     def stream(self, inputs: Iterator[Any], config: RunnableConfig) -> Iterator[AddableDict]:
         given = _as_inputs(_joined(list(inputs)))
-        reading, chunks = self.first(given)
+        reading, triage, chunks = self.first(given)
         yield from chunks
-        assessed, chunk = self.second(given, reading, self._retriever.invoke(given["query"], config))
+        assessed, chunk = self.second(given, reading, triage, self._retriever.invoke(given["query"], config))
         yield chunk
         if self._model is None or not assessed.documents:
             yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
@@ -224,11 +231,11 @@ class _Answering:
     async def astream(self, inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[AddableDict]:
         given = _as_inputs(_joined([part async for part in inputs]))
         # Reading a long text takes a tenth of a second, in which an event loop has others to serve.
-        reading, chunks = await asyncio.to_thread(self.first, given)
+        reading, triage, chunks = await asyncio.to_thread(self.first, given)
         for chunk in chunks:
             yield chunk
         candidates = await self._retriever.ainvoke(given["query"], config)
-        assessed, chunk = await asyncio.to_thread(self.second, given, reading, candidates)
+        assessed, chunk = await asyncio.to_thread(self.second, given, reading, triage, candidates)
         yield chunk
         if self._model is None or not assessed.documents:
             excerpts = await asyncio.to_thread(

@@ -990,7 +990,12 @@ def benchmark(
                 raise UserError(f"--shape: {error}") from None
             made = kept / f"converted-{shape}"
         made.mkdir(exist_ok=True)
-        report = speed.run_benchmark(model, pairs, rounds=rounds, peers=peers, ours=OURS, made=made, progress=err.print)
+        try:
+            report = speed.run_benchmark(
+                model, pairs, rounds=rounds, peers=peers, ours=OURS, made=made, progress=err.print
+            )
+        except speed.WorkerFailed as error:
+            raise UserError(str(error)) from None
     report = {"model": shape or reranker, **report}
     if plot is not None:
         speed.plot(report, plot)
@@ -1003,7 +1008,6 @@ def benchmark(
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     from langchain_bge_medical.confidence import CalibrationError
-    from langchain_bge_medical.evaluation.benchmark import WorkerFailed
     from langchain_bge_medical.evaluation.compare import QueryFileError
     from langchain_bge_medical.model_files import ModelNotFoundError
     from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
@@ -1025,7 +1029,6 @@ def main() -> None:
         ModelNotFoundError,
         QueryFileError,
         RemoteRerankerError,
-        WorkerFailed,
         FileNotFoundError,
     )
     try:

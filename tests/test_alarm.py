@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,8 +14,8 @@ from langchain_bge_medical.clinical.folding import folded
 from langchain_bge_medical.clinical.lexicon import default_lexicon
 from langchain_bge_medical.clinical.triage import RedFlag, RedFlags, default_red_flags
 from langchain_bge_medical.training.alarm import Text, fit, read, read_others
+from tests.test_clinical_quality import lines
 
-DATA = Path(__file__).parent / "data"
 # Hears water with all its heart, and that something is a question.
 EAR = Alarm(-1.0, {"水": (1.0, 9.0), "吗": (1.0, -9.0), "头": (1.0, 0.1), "痛": (1.0, 0.1), "?": (1.0, 0.1)})
 
@@ -69,8 +67,8 @@ def test_no_text_that_it_learnt_from_shares_half_its_pairs_of_characters_with_on
         for pair in one:
             having[pair].append(i)
     for name in ("clinical_triage_heldout", *(f"clinical_triage_heldout{i}" for i in (2, 3, 4)), "heldout_triage"):
-        for line in (DATA / f"{name}.jsonl").read_text("utf-8").splitlines():
-            judged = pairs(json.loads(line)["query"])
+        for line in lines(name):
+            judged = pairs(line["query"])
             shared = Counter(i for pair in judged for i in having[pair])
             assert all(2 * count <= len(judged | learnt[i]) for i, count in shared.items()), name
 

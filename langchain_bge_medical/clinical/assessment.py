@@ -63,6 +63,7 @@ def assess(
     calibration: Calibration | None = None,
     lang: Lang = "zh",
     reading: Reading | None = None,
+    triage: Triage | None = None,
 ) -> Assessment:
     """Return what the clinical layer has to say; the model is not asked.
 
@@ -75,6 +76,7 @@ def assess(
             `relevance_score`, and `confidence_calibrated` says so.
         lang: Language of the texts.
         reading: What was read from `query` before, to save the time.
+        triage: What `red_flags` said of `query` before, likewise.
 
     Returns:
         The assessment. Red flags are in it whatever was found.
@@ -84,7 +86,8 @@ def assess(
     said = reading.findings
     patient = patient_of(query)
     possible = annotated(query, documents, lexicon=lexicon, calibration=calibration, reading=reading, patient=patient)
-    triage = red_flags.triage(query, lang=lang, reading=reading, patient=patient)
+    if triage is None:
+        triage = red_flags.triage(query, lang=lang, reading=reading, patient=patient)
     decision = abstention(query, said, possible, lexicon, flagged=bool(triage.reasons))
     affirms = has_findings(said)
     # Two ways to know nothing: the words are no complaint, or no document is likely enough.

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from langchain_bge_medical.evaluation.contenders import OURS, PEERS, Contender, Pairs, max_length
+from langchain_bge_medical.evaluation.contenders import OURS, PEERS, Contender, Pairs, max_length, tokenizer_of
 
 SHAPES: dict[str, dict[str, int]] = {
     "bge-reranker-v2-m3": {
@@ -323,13 +323,12 @@ def _row(name: str, setting: Any, times: Sequence[float], number: int, ratios: S
 
 def _work(model: Path, pairs: Pairs) -> tuple[int, float]:
     """Return the tokens of the pairs, and the additions and multiplications that the model needs for them."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from langchain_bge_medical.pair_tokenizer import PairTokenizer
 
     config = AutoConfig.from_pretrained(model, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    lengths = [encoded.tokens for encoded in PairTokenizer(tokenizer, max_length(model))(pairs)]
+    lengths = [encoded.tokens for encoded in PairTokenizer(tokenizer_of(model), max_length(model))(pairs)]
     width, inner = config.hidden_size, config.intermediate_size
     per_token = 2 * (4 * width * width + 2 * width * inner)
     flops = sum(length * per_token + 4 * length * length * width for length in lengths) * config.num_hidden_layers

@@ -20,10 +20,9 @@ _USUAL_MAX_LENGTH = 512
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 6, 8
 
 
-@lru_cache(maxsize=1)
 def max_length(model: Path) -> int:
     """Return the tokens of a pair that everyone reads: 512, or fewer where the model can't."""
-    return min(_USUAL_MAX_LENGTH, int(_tokenizer(model).model_max_length))
+    return min(_USUAL_MAX_LENGTH, int(tokenizer_of(model).model_max_length))
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ def _traceable(model: Path) -> tuple[Any, dict[str, Any]]:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    names = _inputs(_tokenizer(model))
+    names = _inputs(tokenizer_of(model))
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -254,7 +253,8 @@ def _inputs(tokenizer: Any) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(model: Path) -> Any:
+def tokenizer_of(model: Path) -> Any:
+    """Return the tokenizer in the model's folder; read once."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model, local_files_only=True)
@@ -264,7 +264,7 @@ def _padded_batches(model: Path, pairs: Pairs, size: int) -> Iterator[tuple[list
     """Yield positions and features of batches sorted by length, as sentence-transformers does for these runtimes."""
     import numpy as np
 
-    tokenizer = _tokenizer(model)
+    tokenizer = tokenizer_of(model)
     queries, documents = zip(*pairs, strict=True)
     names = _inputs(tokenizer)
     encoded = tokenizer(

@@ -21,9 +21,11 @@ from langchain_bge_medical.clinical.alarm import Alarm, runs, units
 from langchain_bge_medical.clinical.folding import folded
 from langchain_bge_medical.clinical.lexicon import default_lexicon
 from langchain_bge_medical.clinical.triage import RedFlags
+from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
+from langchain_bge_medical.training.materials import CORPUS
+from langchain_bge_medical.training.queries import read_complaints
 
-_CORPUS = Path(__file__).parent / "corpus"
 _EMERGENCIES = Path(__file__).parent / "emergencies.jsonl"
 _OUT = Path(__file__).parents[1] / "resources" / "alarm.json"
 _C = 20.0  # of scikit-learn's: 3 to 30 do about as well on writers left out
@@ -51,16 +53,15 @@ def read() -> list[Text]:
 
 def read_others(rules: RedFlags) -> list[Text]:
     """Return other talk, and a sample of the complaints of diseases that can wait, without those that meet a rule."""
-    records = json.loads(bundled_knowledge_base().read_text("utf-8"))
-    urgency = {record["disease"]: record["urgency"] for record in records}
+    urgency = {record.disease: record.urgency for record in MedicalKBLoader(bundled_knowledge_base()).lazy_records()}
     generator = random.Random(20261127)  # noqa: S311 - the same sample each time
-    others = [Text(line["query"], False, "other talk") for line in _lines("off_topic")]
+    others = [Text(talk.query, False, "other talk") for talk in read_complaints(CORPUS / "off_topic.jsonl")]
     for file in _COMPLAINTS:
         of_disease: defaultdict[str, list[str]] = defaultdict(list)
-        for line in _lines(file):
-            of_disease[line["disease"]].append(line["query"])
+        for complaint in read_complaints(CORPUS / f"{file}.jsonl"):
+            of_disease[complaint.disease].append(complaint.query)
         for disease, queries in of_disease.items():
-            number, weight = _CAN_WAIT.get(urgency.get(disease, ""), (0, 0.0))
+            number, weight = _CAN_WAIT.get(urgency.get(disease) or "", (0, 0.0))
             for query in generator.sample(queries, min(number, len(queries))):
                 if rules.triage(query).level != "emergency":
                     others.append(Text(query, False, "complaints", weight))
@@ -74,10 +75,6 @@ def fit(texts: Sequence[Text], others: Sequence[Text] = ()) -> Alarm:
         texts: They give the runs and their frequencies.
         others: They only say what is no emergency.
     """
-    return Alarm(*_fitted(texts, others))
-
-
-def _fitted(texts: Sequence[Text], others: Sequence[Text]) -> tuple[float, dict[str, tuple[float, float]]]:
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -94,15 +91,11 @@ def _fitted(texts: Sequence[Text], others: Sequence[Text]) -> tuple[float, dict[
     columns = map(str, vectorizer.get_feature_names_out())
     # Three decimals: what they change is far below what an unknown writer changes.
     numbers = zip(vectorizer.idf_.round(3).tolist(), model.coef_[0].round(3).tolist(), strict=True)
-    return round(float(model.intercept_[0]), 3), dict(zip(columns, numbers, strict=True))
+    return Alarm(round(float(model.intercept_[0]), 3), dict(zip(columns, numbers, strict=True)))
 
 
 def _runs_of(text: str) -> list[str]:
     return list(runs(units(folded(text)[0])))
-
-
-def _lines(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (_CORPUS / f"{name}.jsonl").read_text("utf-8").splitlines()]
 
 
 def main() -> None:
@@ -119,10 +112,10 @@ def main() -> None:
         shares = [f"{name} {_share(flags, mine, True):.3f} of emergencies, {_share(flags, mine, False):.3f} of others"
                   for name, flags in (("rules", rules), ("both", both))]  # fmt: skip
         print(f"{writer} ({len(mine)} texts): {'; '.join(shares)}", flush=True)  # noqa: T201
-    bias, weights = _fitted(texts, others)
-    table = [[run, *pair] for run, pair in sorted(weights.items())]
+    made = fit(texts, others)
+    table = [[run, *pair] for run, pair in sorted(made.runs.items())]
     options.out.write_text(
-        json.dumps({"bias": bias, "runs": table}, ensure_ascii=False, separators=(",", ":")), "utf-8"
+        json.dumps({"bias": made.bias, "runs": table}, ensure_ascii=False, separators=(",", ":")), "utf-8"
     )
     print(f"{len(texts)} texts and {len(others)} others, {len(table)} runs → {options.out}")  # noqa: T201
 
