@@ -238,6 +238,8 @@ class MentionFinder:
         spoken = sorted(chosen, key=lambda m: m.start)
         ends = [mention.end for mention in spoken]
         for match in _FINE.finditer(masked):
+            if match["held" if _HIGH.fullmatch(match["what"]) else "fell"]:
+                continue
             if not any(taken[match.start() : match.end()]):
                 term = next(term for words, term in _FINE_TERMS if re.fullmatch(words, match["what"]))
                 found.append(Mention(term, match.start(), match.end(), opposite=True))
@@ -425,17 +427,18 @@ _FINE_TERMS = (
     ("功课", "成绩下降"),
     ("屎尿|拉尿|□□便", "大小便失禁"),
 )
+_HIGH = re.compile("体温|烧|血压|心跳|心率|bp|pulse|heart rate|temp")  # what is well when it falls: 烧没退 is not
 # Every repetition is bounded, so that a text of adverbs takes no longer than another.
 _FINE = re.compile(
     rf"(?P<what>{'|'.join(words for words, _ in _FINE_TERMS)})(?:[查量测]了[^，。]{{0,3}}|这块|方面|一直|也|都"
     r"|还|倒是?|挺|很|蛮|比较|算|基本上?|完全|是|的|现在|目前|照样|上|里|挺|特别|[跟和]?(?:平时|平常|以前|往常|之前"
     r"|原来)){0,4}"
     r"(?:正常|还行|还可以|可以|不错|没[啥什么]{0,2}问题|清楚|清醒|利索|顺畅|平稳|规律|有劲|照常|照旧|没[啥什么]{0,2}事"
-    r"|(?:控制住|降下来|降下去|下来|降)了|(?:'s)?\s?(?:(?:is|are|was|still|just|perfectly"
+    r"|控制住了|(?P<fell>降下来|降下去|下来|降)了|(?:'s)?\s?(?:(?:is|are|was|still|just|perfectly"
     r"|completely)\s){0,2}(?:fine|normal(?:ly)?|steady|stable|the same"
     r"|ok(?:ay)?|good|well|unchanged)\b"
     r"|没变(?=[，。；！？\n\s]|$)|没受?[到啥什么]{0,3}影响|没[啥什么]{0,2}(?:毛病|影响|异常|不舒服|感觉|变化)|没啥"
-    r"|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|没[退下掉]步?|照[吃喝睡放拉玩跑跳]|(?:一样|差不多"
+    r"|没什么|好好的|好着|如常|能[控憋夹管忍]住|[管憋夹控忍]的住|(?P<held>没[退下掉]步?)|照[吃喝睡放拉玩跑跳]|(?:一样|差不多"
     r"|准|欢|有在放|够用|畅通|通畅|顺|通|灵|好|稳|香|对)(?:的|呢)?(?=[，。；！？\n\s]|$))"
 )
 # What somebody can do: 睡得着, 能自己走.
@@ -539,10 +542,13 @@ def _affirms(form: str) -> bool:
 _SUFFIX = re.compile(r"(?:e?s|ed|ing)?(?![a-z])")
 
 
+_DENIED_TOO = re.compile("没|也不")
+
+
 def _form_end(plain: str, start: int, at: int) -> int | None:
     """Return where a form that was read from `start` to `at` ends, with its suffix; `None` if it is none there."""
     # 没咳嗽没痰 denies two things; it is not a denied 咳嗽没痰.
-    if start and plain[start - 1] in "没不无" and "没" in plain[start + 1 : at]:
+    if start and plain[start - 1] in "没不无" and _DENIED_TOO.search(plain, start + 1, at):
         return None
     if _is_latin(plain[start]) or _is_latin(plain[at - 1]):
         suffix = _SUFFIX.match(plain, at)

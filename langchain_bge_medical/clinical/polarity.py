@@ -30,7 +30,7 @@ AFFIRMED: tuple[Status, ...] = ("present", "possible")
 
 # What ends the reach of every word before it.
 _CLAUSE_END = re.compile(
-    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)(?<!是不是)(?<!兴许)(?<!可能)就是|却|可是|而是|而且|\bbut\b|\bthough\b"
+    r"[。；;!！?？\n…]|\.(?!\d)|但是|但|不过|然而|(?<!应该)只是|(?<!应该)(?<!是不是)(?<!兴许)(?<!可能)就是|却|可是|(?<![没有认])可(?=$)|而是|而且|\bbut\b|\bthough\b"
     r"|\bhowever\b|(?<!i['’]m )(?<!i am )\bjust\b|\bonly\b"
 )
 # A comma ends a denial in people's everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record
@@ -41,7 +41,7 @@ _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什�
 _LIST = re.compile(r"(?:[、和或及与跟\s/啊呀啦]|还是|或者|以及|也好|也罢|什么的|啥的)*")
 _DENYING = re.compile(
     r"(?<![痛疼痒好对])伐(?=$)|没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒"
-    r"|勿|弗|毋|莫得|木有"
+    r"|勿|弗|毋|莫得|莫(?=$)|木有"
     r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed"
     r"|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b"
     r"|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
@@ -61,7 +61,7 @@ _DOUBLE = re.compile(
 )
 # Words that deny though they hold what looks like no denial.
 _HARDLY = re.compile(
-    r"[谈说称算]不上(?!来)|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
+    r"[谈说称算]不上(?!来)|不至于|还?不到(?=$)|没到(?=$)|很少|极少|甚少|(?<![没不未])(?<!没有)退(?=$)|(?:摸|看|瞧|查|找|瞅)(?:也|都)?不(?:到|着"
     r"|见|出)来?(?=$|什么|任何|有)"
     r"|\b(?:can['’]t|cannot|wouldn['’]t) say (?:that )?(?:i['’]?m|i am|i have|i feel|it['’]?s|there['’]?s)\b"
     r"|\bcan['’]t say (?:that )?(?=$)|\b(?:hardly|barely|scarcely) any\b|\bzero\b|\bminus the\b|\bnone of\b"
@@ -70,19 +70,19 @@ _HARDLY = re.compile(
 )
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
-    r"没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
-    r"|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没喝|没注意|没当回事|没管|没在意|没来得及|没去|没看(?!出|到|见|着)"
+    r"(?:没有?|未|不)(?:怎么|能|见|全|完全)?[退消止](?=$)|没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
+    r"|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没喝|没注意|没(?:太|怎么|咋)?(?:当回事|在意)|没来得及|没去|没(?:怎么|咋|太|去|顾上)?(?:看(?!出|到|见|着)|管|治|理会|重视)"
     r"|没查(?!出|到)|没量|没敢"
     r"|没有?(?:见好|好转|缓解|效果|用|作用|改善|办法|规律|力气|精神|胃口|减轻|好)"
     r"|不仅|不但|不光|不只|不单|不得不|不由得|不知道?|不晓得|不清楚|不确定|不一定|不管|不论|不小心|不久"
     r"|(?P<aa>[^，,。；;!！?？\s])[不没](?P=aa)|不太?敢?能?(?:肯定|确定)|不太清楚"
     r"|莫不是|莫非|备不住|保不齐|不同|不断|不停|不住|不止|不间断|不歇"
-    r"|不见好|不见效|不缓解|不管用|不起作用|不好|不了|不动|不着|不过来|不上|不下|不出|不清|不退|不舒服"
+    r"|不见好|不见效|不缓解|不管用|不起作用|不好|不了|不动|不着|不过来|不上|不下|不出(?!$)|(?<=[说讲喊叫喘呼吐咳拉尿解哭])不出|不清|不退|不舒服"
     r"|不安|不适|不行|不对|不能|不敢|不想|不愿|不肯|不让"
     r"|没有?(?:以前|之前|原来|先前|昨天|前[几两]天|上次)?(?:那么|这么|那样)"
     r"|不会(?=是|说|走|笑)|不到|差不多|无论|无意|无力|无法|无神|无精打采|是不是|有没有|要不要|会不会"
     r"|能不能|好不好|要不|不如|不然"
-    r"|了没|未来|不明|时不时|不时|冷不丁|不定时|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|不堪"
+    r"|了没(?!$|有)|未来|不明|时不时|不时|冷不丁|不定时|不由自主|不得了|不一样|不规[则律]|不轻|不小|不少|不堪"
     r"|不已|不大对|不太对|不太好|不太舒服|不大舒服"
     r"|(?:没有?|无)(?:任何|什么|明显|明确)?(?:诱因|原因|征兆|预兆|先兆|来由|规律|理由)|[没未不]满|不足"
     r"|无缘无故|无端|无时无刻|没完没了|没日没夜|没轻没重"
@@ -208,7 +208,7 @@ _SELF_WELL = re.compile(
     r"[，,。；;]\s*(?:但|可|而|倒|倒是|就|唯独|所以)?是?我(?:自己)?(?:还[好行](?=[，,。；;！!\n]|$)|(?:现在|目前|最近|今年|这两年|这几年"
     r"|[0-9一二三四五六七八九十]{1,3}岁?了?"
     r"|才|也|都|倒|一向|的?(?:头发|大便|小便|血压|血糖|身体|胃口|睡眠|眼睛|记性|[头胸腰腿脚手嗓肚]\w{0,2})"
-    r"){0,3}(?:还|一向|倒|都|从来){0,2}(?:没(?!有?(?:办法|时间|来得及|注意|当回事|敢(?!吃|用|打|试)|[在见看去带给让问听跟陪管睡]|多想|告诉|发现|想到))|不(?!知|晓|懂|敢"
+    r"){0,3}(?:还|一向|倒|都|从来){0,2}(?:没(?!有?(?:好|退|办法|时间|来得及|注意|当回事|敢(?!吃|用|打|试)|[在见看去带给让问听跟陪管睡]|多想|告诉|发现|想到))|不(?!知|晓|懂|敢"
     r"|在|会|放心|确定|清楚|想|要|能|觉|舒|得|太)|好好|正常|挺[密好]|好着|稳定))"
     r"|\bmine (?:is|are|was)\b|[,.;]\s*(?:but )?my (?:own )?\w+(?:['’]s| is| are) (?:still )?(?:thick|fine|ok|okay"
     r"|normal|good)\b|"
@@ -218,7 +218,7 @@ _SELF_WELL = re.compile(
     r"|\bi['’]?(?:m| am| feel) (?:fine|ok(?:ay)?|well|good|healthy|not sick|not ill)\b|\b(?:except|but|besides"
     r"|not) me\b|"
     r"(?:我|俺)(?:自己)?(?:倒|倒是|都|就|是)?(?:没有?(?=[，,。；;！!\n]|$)|好好的|没事|没啥事"
-    r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉)|没(?!有?(?:办法|时间|注意|敢|[在见看去带给让问听跟陪管睡]|多想|来得及|告诉|发现|想到|当)))"
+    r"|不(?!知|晓|懂|敢|在|会|放心|确定|清楚|想|要|能|觉)|没(?!有?(?:好|退|办法|时间|注意|敢|[在见看去带给让问听跟陪管睡]|多想|来得及|告诉|发现|想到|当)))"
     r"|(?:同事|同学|邻居|隔壁|邻床|室友|舍友|工友|病友|亲戚|(?<![男女])朋友)[^。！？!?\n]{1,30}[，,。]\s*(?:我家"
     r"|我(?![们爸妈哥姐弟妹老奶爷外姑姨叔能该要怎想可]|同事|同学|朋友|室友)|俺)"
 )
@@ -1154,6 +1154,8 @@ def _whose(plain: str, between: str, state: _State, mention: Mention) -> tuple[s
         who, own = "others", False
         if patient is not None and _OUTSIDER.match(patient) and relative in _CHILDREN:
             patient, who, own = relative, "self", True  # 邻居家孩子出水痘,我家娃…
+    elif patient is not None and _OUTSIDER.match(patient) and (ours := _OUR_CHILD.search(between)):
+        patient, who, own = ours["child"], "self", True  # 好几个小朋友都红眼睛,我家娃也红了,眼屎…
     if patient is None:
         patient = relative or ("self" if own else "?")
     kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
@@ -1185,6 +1187,9 @@ _RELATIVE = re.compile(
     r"|(?:^|[，,。；;])\s*(?P<mother>母孕期|母亲孕期|孕母)[^，,。；;]{0,8}$"
 )
 _CHILDREN = frozenset(("孩子", "宝宝", "娃", "儿子", "女儿", "闺女", "孙子", "孙女"))
+_OUR_CHILD = re.compile(
+    r"(?:我|俺|咱)们?(?:家|屋)?里?的?[大小老]?(?P<child>孩子|宝宝?|娃|儿子|女儿|闺女|姑娘|丫头|小子|崽|孙子|孙女|外孙|妞|囡|仔)"
+)
 _OUTSIDER = re.compile("隔壁|对门|邻|同|室友|舍友|工友|病友|朋友|幼儿园|班|办公室|公司|学校|全|宿舍|单位|别人|人家")
 _SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
 _ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
@@ -1214,6 +1219,13 @@ def _name(relative: str) -> str:
     return _ONE_NAME.get(word[0], word[0]) or word if not word.isascii() else word[:3]
 
 
+# What another one does for the patient says nothing of how that one is: 同学把我拖到树荫下, 邻居给了几片药.
+_DOES_TO_ME = re.compile(
+    r"[^，,。；;!！?？\n我俺]{0,6}?(?:[把给带让叫劝送拉扶推喊陪帮拖抱背]|说|笑|看|摸|骂|催)[了着过]?(?:我|俺)(?![们家爸妈爷奶爹娘哥姐弟妹儿女孙公婆])"
+    r"|(?:给|送|拿|介绍|推荐|教)[了过的](?![^，,。；;]{0,4}(?:他|她))"
+)
+
+
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
     """Return whom the next finding is told of, and whether that is the teller, in their own words right before it."""
     who = before
@@ -1221,6 +1233,8 @@ def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
         return who, False
     clause = _last_end(_STOP, words)
     for match in _WHO.finditer(words):
+        if match.lastgroup == "others" and _DOES_TO_ME.match(words, match.end()):
+            continue
         kind = "self" if match.lastgroup == "mine" else match.lastgroup
         if kind == "others" or match.lastgroup == "mine" or (kind == "self" and match.start() >= clause):
             who = kind
