@@ -70,7 +70,8 @@ _HARDLY = re.compile(
 )
 # Words that hold 没/不/无 and deny nothing.
 _PSEUDO = re.compile(
-    r"(?:没有?|未|不)(?:怎么|能|见|全|完全)?[退消止](?=$)|没想到|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
+    r"(?:没有?|未|不)(?:怎么|能|见|全|完全)?[退消止](?=$)|[没沒]成?想到?|没停|没缓|没干(?![咳呕])|没怀|没减肥|没盖|没戴|没打(?![喷呼嗝颤哆摆鼾哈寒])|尿不湿|无名指|无啦啦|无事"
+    r"|没(?:几|半|一会|两|多)[^，,。；;]{0,2}(?:天|小时|分钟|钟头|月|年|周|步|口)|不干净|不[^，,。、没不也都]{1,2}就|没多久|没穿|没颜色|没血色|没反应|没意识|没知觉|没尿|不省人事|不醒|没过|没事|没法|没人"
     r"|没精神|没力气|没胃口|没劲|没用|没好|没睡|没吃|没喝|没注意|没(?:太|怎么|咋)?(?:当回事|在意)|没来得及|没去|没(?:怎么|咋|太|去|顾上)?(?:看(?!出|到|见|着)|管|治|理会|重视)"
     r"|没查(?!出|到)|没量|没敢"
     r"|没有?(?:见好|好转|缓解|效果|用|作用|改善|办法|规律|力气|精神|胃口|减轻|好)"
@@ -1028,6 +1029,7 @@ _CANNOT = re.compile(r"(?:can['’]?t|cannot|couldn['’]?t|won['’]?t|unable|t
 _AT_TIME = re.compile("夜里|夜间|半夜|晚上|白天|早上|早晨|清早|下午|中午")  # 白天不咳夜里咳
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
 _CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
+_REACH = 5  # Chinese characters from a denial to what it denies: 冲也冲不掉现在还疼
 _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
 _REPEAT = 8  # characters between a finding and the same one said again
@@ -1093,7 +1095,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     ends = _ENDS.search(between)
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
-    denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or bool(_DENYING.search(heard))
+    denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or _denies(heard)
     denies = denies and not told.startswith("又") and not _FEW.match(plain, mention.start - 1)
     if not denies and _CANNOT.match(plain, mention.start):  # no phlegm, can't sleep
         context = _Context(when=context.when)
@@ -1108,6 +1110,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
             _RESTART.search(heard)
             or _AT_TIME.match(plain, mention.start)
             or _STILL.search(told)
+            or between.startswith("的")  # 不痒的红疹
             or (between.startswith("了") and not _JOINTS.fullmatch(between[1:2]))
             or (context.repeated and _BARE.match(between))
             or (_BARE.match(between) and _FOR_DAYS.match(plain, mention.end))
@@ -1164,6 +1167,12 @@ def _whose(plain: str, between: str, state: _State, mention: Mention) -> tuple[s
         if whose is not None and whose.lastgroup == "self":
             who, own = "self", True
     return who, own, patient, kin
+
+
+def _denies(heard: str) -> bool:
+    """Return whether a denial stands so near the end of `heard` that it is one of what follows."""
+    *_, last = 0, *(denial.end() for denial in _DENYING.finditer(heard))
+    return last > 0 and (heard[last:].isascii() or len(heard) - last <= _REACH)
 
 
 def _heard(words: str) -> str:
