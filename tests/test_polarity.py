@@ -254,6 +254,54 @@ def test_mentions_need_not_come_from_a_lexicon() -> None:
     assert Reading(text, []).findings == Reading("", []).findings == []
 
 
+# Of the training corpus' complaints: words of denial beside a finding that do not deny it, and some that do.
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("吃了头孢，烧没退", ["present"]),
+        ("吃了头孢没退烧", ["present"]),
+        ("烧三天了，今天体温降下来了", ["present", "absent"]),
+        ("肚子胀痛，体重降了，没有发烧", ["present", "present", "absent"]),
+        ("体重没掉", ["absent"]),
+        ("三个月没减肥掉了九公斤", ["present"]),
+        ("两星期了没发烧", ["absent"]),
+        ("我吃药了没，头痛", ["present"]),
+        ("就是莫得痰", ["absent"]),
+        ("不出大汗", ["absent"]),
+        ("说不出的难受", ["present"]),
+        ("没发烧脖子也不硬", ["absent", "absent"]),
+        ("早上不僵", ["absent"]),
+        ("腿上没疹子可痒得厉害", ["absent", "present"]),
+        ("一直没怎么看现在肚子胀脚也肿", ["present", "present"]),
+        ("药水冲也冲不掉眼门前还有黑点飘", ["present"]),
+        ("胸前有不痒的红疹", ["absent", "present"]),
+        ("无名指红肿", ["present"]),
+        ("没几天就发烧", ["present"]),
+        ("不是一般的头痛", ["present"]),
+        ("不痒是疼", ["absent", "present"]),
+        ("怕不是中耳炎，发烧", ["present"]),
+        ("每天下午37度多", ["present"]),
+        ("下午准烧到三十七度八九", ["present"]),
+    ],
+)
+def test_a_denial_is_told_from_what_only_sounds_like_one(text: str, expected: list[str]) -> None:
+    assert list(said(text).values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("我脖子痛，同事把我送到医院，现在发烧", ["present", "present"]),
+        ("大娘我膝盖疼，邻居给了几片药，后背起疹子", ["present", "present"]),
+        ("幼儿园好几个小朋友都红眼睛，我家娃昨天也红了，眼屎多", ["family", "present"]),
+        ("带娃一起发烧，娃好了我没好，夜里心慌", ["present", "present"]),
+        ("我头痛，同事也送孩子去医院，他发烧", ["present", "family"]),
+    ],
+)
+def test_what_another_does_for_the_patient_is_no_finding_of_that_one(text: str, expected: list[str]) -> None:
+    assert list(said(text).values()) == expected
+
+
 @pytest.mark.parametrize(
     ("words", "denied"),
     [

@@ -20,7 +20,8 @@ _TEMPERATURE = re.compile(
     rf"(?<![\d.])(?P<whole>3[4-9]|4[0-3]|[三四]十[{_HAN}]?)"
     rf"(?:(?:\.|点)(?P<tenth>[\d{_HAN}])\d?\s*(?:度|℃|°\s*c?|c\b|摄氏度|degrees?)?"
     r"|\s*(?:度|℃|°\s*c?|c\b|摄氏度|degrees?(?:\s*c\b"
-    rf"|\s*celsius)?)(?:(?P<after>[\d{_HAN}])(?![\d{_HAN}天岁周年个斤月小次])|(?P<half>半))?)"
+    rf"|\s*celsius)?)(?:(?P<after>[\d{_HAN}])(?:(?<=[{_HAN}])(?!四肢)[二三四五六七八九])?(?!(?!一直)[\d{_HAN}天岁周年个斤月小次])|(?P<half>半"
+    r"|[多几](?!天)))?)"  # 37度多, 三十七度五六
 )
 _BARE_TEMPERATURE = re.compile(
     r"(?:烧(?:到|了|的|起来)?|体温|温度|热度|量(?:了|出|的|是)?|temp(?:erature)?(?: (?:is|was|of))?"
