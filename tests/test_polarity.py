@@ -296,6 +296,8 @@ def test_a_denial_is_told_from_what_only_sounds_like_one(text: str, expected: li
         ("幼儿园好几个小朋友都红眼睛，我家娃昨天也红了，眼屎多", ["family", "present"]),
         ("带娃一起发烧，娃好了我没好，夜里心慌", ["present", "present"]),
         ("我头痛，同事也送孩子去医院，他发烧", ["present", "family"]),
+        ("学校有同学请假，我闺女嗓子疼", ["present"]),
+        ("孩子吃了蛋清，我还擦呢，这会儿软在我怀里脸发灰，咳嗽", ["present", "present"]),
     ],
 )
 def test_what_another_does_for_the_patient_is_no_finding_of_that_one(text: str, expected: list[str]) -> None:

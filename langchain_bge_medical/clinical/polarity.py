@@ -191,7 +191,8 @@ _WHO = re.compile(
     r"|(?P<teller>(?:我|俺)(?:(?:现在|也|都|就|还|真|又|先|当时|该|应该)*(?:想|要|该|怎么|担心|怕|害怕"
     r"|看|瞧|瞅|闻|发现|摸(?!了摸自己)|拍|量|查|请|陪|送|接|劝|催|守|照顾|哄|回|下班|上班|心里|给|带|让"
     r"|问|听|认为|以为|记得|不知|不晓|不懂|不敢|不确定|不清楚|不在|不放心|数|说|跟|把|去|能|可以|用|抱"
-    r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该))))"
+    r"|打|叫|赶紧|马上|急|吓|慌|一个人|家|们|这边|有点?(?:害怕|担心|慌|急)|是不是(?:要|该)))"
+    r"|(?<=[在到往靠趴])(?:我|俺)(?:怀|身边|旁边|跟前|面前|床|肩|背上|腿上|手[里上]))"
     r"|(?P<mine>我(?:反而|反倒|现在|目前|最近|这(?:次|回|[几两]天|腰|头|肚|嗓|胸|腿|手)|倒是?))"
     r"|(?P<self>我家[这那][个位]|我自己|本人|(?<![他她佢它您妈爸娃人说])自己|我|俺|\bi\b|\bi['’]ve\b|\bi['’]m\b"
     r"|\bmy own\b|\bmyself\b|\bmy\b|\bmine\b|\bme\b)"
@@ -1156,10 +1157,11 @@ def _whose(plain: str, between: str, state: _State, mention: Mention) -> tuple[s
     relative = _relative(between) if between else None
     if relative is not None:
         who, own = "others", False
-        if patient is not None and _OUTSIDER.match(patient) and relative in _CHILDREN:
-            patient, who, own = relative, "self", True  # 邻居家孩子出水痘,我家娃…
-    elif patient is not None and _OUTSIDER.match(patient) and (ours := _OUR_CHILD.search(between)):
-        patient, who, own = ours["child"], "self", True  # 好几个小朋友都红眼睛,我家娃也红了,眼屎…
+    ours = _OUR_CHILD.search(between)
+    if ours is not None and (_OUTSIDER.match(patient) if patient else _OUTSIDE.search(between, 0, ours.start())):
+        relative, patient, who, own = None, ours["child"], "self", True  # 好几个小朋友都红眼睛,我家娃也红了,眼屎…
+    elif relative in _CHILDREN and patient is not None and _OUTSIDER.match(patient):
+        patient, who, own = relative, "self", True  # 邻居家孩子出水痘,我家娃…
     if patient is None:
         patient = relative or ("self" if own else "?")
     kin = relative is not None and _is_kin(relative, patient, between, plain[mention.start : mention.end + 12])
@@ -1201,6 +1203,7 @@ _OUR_CHILD = re.compile(
     r"(?:我|俺|咱)们?(?:家|屋)?里?的?[大小老]?(?P<child>孩子|宝宝?|娃|儿子|女儿|闺女|姑娘|丫头|小子|崽|孙子|孙女|外孙|妞|囡|仔)"
 )
 _OUTSIDER = re.compile("隔壁|对门|邻|同|室友|舍友|工友|病友|朋友|幼儿园|班|办公室|公司|学校|全|宿舍|单位|别人|人家")
+_OUTSIDE = re.compile("隔壁|对门|邻居|同学|同事|室友|小朋友|幼儿园|班上|班里|学校|全校|全班|别人家|人家|单位|公司")
 _SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
 _ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
 
