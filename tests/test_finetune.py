@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -313,6 +314,51 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_with_the_sam
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, msg=name)
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_at_any_moment_again_and_again_ends_with_the_same_weights(
+    tiny_reranker: Path, tmp_path: Path
+) -> None:
+    """Twenty kills, each of a process that must import everything first: some minutes."""
+    rng = random.Random(3)
+    whole = tune(tiny_reranker, tmp_path / "whole", max_steps=40)
+    out, seen = tmp_path / "killed", 0
+    code = f"""
+        import sys
+        from pathlib import Path
+        from tests.test_finetune import tune
+        Path(sys.argv[2]).touch()
+        tune(Path({str(tiny_reranker)!r}), Path(sys.argv[1]), max_steps=40)
+    """
+    for kill in range(20):
+        started = tmp_path / f"started{kill}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(out), str(started)], stderr=subprocess.DEVNULL
+        )
+        while not started.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, 5))
+        if process.poll() is not None:
+            assert process.returncode == 0
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (out / "report.json").exists():
+            assert json.loads((out / "report.json").read_text("utf-8"))["parts"] == whole["parts"]
+        # What was trained before one kill is not lost by the next.
+        steps = [int(path.parent.name.rsplit("-", 1)[-1]) for path in out.glob("checkpoints/*/trainer_state.json")]
+        assert max(steps, default=0) >= seen
+        seen = max(steps, default=seen)
+    else:
+        tune(tiny_reranker, out, max_steps=40)
+    assert seen > 0
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["parts"] == whole["parts"]
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(out)[name], tensor, msg=name)
 
 
 def test_a_big_models_activations_are_computed_twice_to_the_same_end(

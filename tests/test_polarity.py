@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
 from langchain_bge_medical.clinical.polarity import Reading, denied_within, findings
+from tests.readings import MISREAD, POLARITY, misread
 from tests.test_lexicon import TEXTS
 
 LEXICON = SymptomLexicon.load()
@@ -252,6 +254,12 @@ def test_mentions_need_not_come_from_a_lexicon() -> None:
     mentions = [Mention("x", 2, 4, opposite=False), Mention("y", 7, 9, opposite=False)]
     assert [f.status for f in Reading(text, mentions).findings] == ["absent", "present"]
     assert Reading(text, []).findings == Reading("", []).findings == []
+
+
+@pytest.mark.parametrize("name", POLARITY)
+def test_every_development_sentence_that_was_read_right_still_is(name: str) -> None:
+    known = json.loads(MISREAD.read_text("utf-8"))[name]
+    assert misread(name) == known, "worse? mend it. Better? python -m tests.readings"
 
 
 # Of the training corpus' complaints: words of denial beside a finding that do not deny it, and some that do.

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon
 from langchain_bge_medical.clinical.triage import RedFlag, RedFlags, default_red_flags
+from tests.readings import MISREAD, TRIAGE, misread
 from tests.test_lexicon import TEXTS
 
 RULE_FILE = Path(__file__).parents[1] / "langchain_bge_medical" / "resources" / "red_flags.json"
@@ -57,6 +58,11 @@ def test_the_example_of_a_rule_fires_it_and_is_quoted(rule_id: str) -> None:
     quotes = fired(text).get(rule_id)
     assert quotes
     assert all(quote in text for quote in quotes)
+
+
+@pytest.mark.parametrize("name", TRIAGE)
+def test_every_development_complaint_that_was_judged_right_still_is(name: str) -> None:
+    assert misread(name) == json.loads(MISREAD.read_text("utf-8"))[name]
 
 
 def test_rule_ids_are_unique() -> None:
