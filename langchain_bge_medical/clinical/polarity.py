@@ -1030,8 +1030,8 @@ _CANNOT = re.compile(r"(?:can['’]?t|cannot|couldn['’]?t|won['’]?t|unable|t
 _AT_TIME = re.compile("夜里|夜间|半夜|晚上|白天|早上|早晨|清早|下午|中午")  # 白天不咳夜里咳
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
 _CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
-# Chinese characters from a denial or a guess, and from a word of the past, to what it is said of. Beyond them hardly one
-# in ten was one in the training corpus, much of which has no comma: 冲也冲不掉现在还疼.
+# Chinese characters from a denial or a guess, and from a word of the past, to what it is said of. Beyond them, hardly
+# one in ten was one in the training corpus, much of which has no comma: 冲也冲不掉现在还疼.
 _REACH, _PAST_REACH = 5, 7
 _NEAR = 8  # characters between 我 and what I have
 _AFTER = 40  # characters behind a finding that are looked at
