@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TARGETS := langchain_bge_medical tests examples
 
-.PHONY: demo test trust soak mutants clients ray-tests load benchmark lint types format build clean help
+.PHONY: demo test trust soak mutants clients ray-tests load benchmark oldest newest lint types format build clean help
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -38,6 +38,12 @@ benchmark: .venv/.benchmark  ## Time scoring beside other libraries, on random w
 load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
 
+oldest: .venv-oldest/.tests  ## Run the default tests on the oldest versions allowed of what is needed (gigabytes)
+	.venv-oldest/bin/python -m pytest
+
+newest: .venv-newest/.tests  ## Run the default tests on the newest ones (gigabytes)
+	.venv-newest/bin/python -m pytest
+
 lint: .venv/.dev  ## Check style
 	$(BIN)/ruff check $(TARGETS)
 	$(BIN)/ruff format --check $(TARGETS)
@@ -53,7 +59,7 @@ build: .venv/.dev  ## Make the wheel and the sdist in dist/
 	$(BIN)/python -m build
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv .venv-clients dist build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-clients .venv-oldest .venv-newest dist build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.pip: constraints.txt
 	$(PYTHON) -m venv .venv
@@ -70,6 +76,16 @@ clean:  ## Remove what the other targets made
 
 .venv/.benchmark: .venv/.dev
 	$(PIP) --group benchmark
+	touch $@
+
+# Without our constraints torch may bring CUDA's libraries. uv can choose the lowest versions; pip cannot.
+.venv-oldest/.tests: RESOLUTION := lowest-direct
+.venv-newest/.tests: RESOLUTION := highest
+.venv-oldest/.tests .venv-newest/.tests: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check uv
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --resolution $(RESOLUTION) \
+		--editable '.[llm,train,serve,chroma,milvus,ray,otel]' --group test
 	touch $@
 
 .venv/.mutation: .venv/.dev
