@@ -39,7 +39,7 @@ load: .venv/.dev  ## Measure the service under load
 	$(BIN)/python -m tests.load_service
 
 oldest: .venv-oldest/.tests  ## Run the default tests on the oldest versions allowed of what is needed (gigabytes)
-	.venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python -m pytest -W default  # old libraries use what others have deprecated since
 
 newest: .venv-newest/.tests  ## Run the default tests on the newest ones (gigabytes)
 	.venv-newest/bin/python -m pytest

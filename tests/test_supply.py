@@ -37,12 +37,14 @@ FLOORS = {
 
 
 def requirements() -> dict[str, Requirement]:
-    lists = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+    lists = [*PROJECT["project"]["optional-dependencies"].values(), PROJECT["project"]["dependencies"]]
     return {canonicalize_name(Requirement(text).name): Requirement(text) for some in lists for text in some}
 
 
 def needed(name: str, extras: tuple[str, ...], found: dict[str, importlib.metadata.Distribution]) -> None:
-    """Add to `found` whatever is installed because of a package."""
+    """Add to `found` whatever is installed because of a package, but what only torch on CUDA brings, NVIDIA's own."""
+    if name.startswith(("nvidia-", "cuda-")):
+        return
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:  # of another platform, or of an extra that is not installed

@@ -49,9 +49,10 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
         In order. Linear in the length of the text: every repetition in the patterns is bounded.
     """
     found = []
-    latin = re.search("[a-z]", folded) is not None
+    # Chinese patterns hold Chinese characters, and English ones letters; the others are digits.
+    spoken = {"any", *(("en",) if re.search("[a-z]", folded) else ()), *(() if folded.isascii() else ("zh",))}
     for language, rank, term, pattern in _patterns():
-        if language == "en" and not latin:
+        if language not in spoken:
             continue
         for match in pattern.finditer(folded):
             start, end = match.span()
