@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
-from langchain_bge_medical.clinical.polarity import Reading, denied_within, findings
+from langchain_bge_medical.clinical.polarity import (
+    Reading,
+    affirmed_text,
+    affirms_nothing,
+    denied_within,
+    findings,
+    has_findings,
+)
 from tests.readings import MISREAD, POLARITY, misread
 from tests.test_lexicon import TEXTS
 
@@ -254,6 +261,36 @@ def test_mentions_need_not_come_from_a_lexicon() -> None:
     mentions = [Mention("x", 2, 4, opposite=False), Mention("y", 7, 9, opposite=False)]
     assert [f.status for f in Reading(text, mentions).findings] == ["absent", "present"]
     assert Reading(text, []).findings == Reading("", []).findings == []
+
+
+# What is left of a text to search with, whether it affirms nothing at all, and whether it affirms a finding.
+@pytest.mark.parametrize(
+    ("text", "left", "nothing", "some"),
+    [
+        ("没有胸痛,就是反酸", "就是反酸", False, True),
+        ("没有发烧有咳嗽", "有咳嗽", False, True),
+        ("咳嗽，没有发烧", "咳嗽，", False, True),
+        ("胸闷没有发烧但咳嗽", "胸闷但咳嗽", False, True),
+        ("没发烧没咳嗽", "没发烧没咳嗽", True, False),
+        ("我妈胸痛,我头痛", "我头痛", False, True),
+        ("以前胸痛。现在头痛", "现在头痛", False, True),
+        ("可能发烧", "可能发烧", False, True),
+        ("没有胸痛！头痛？", "头痛？", False, True),
+        ("  没有发烧，咳嗽  ", "咳嗽", False, True),
+        ("没有胸痛，今天星期三，头痛", "今天星期三，头痛", False, True),
+        ("没有胸痛，今天星期三", "没有胸痛，今天星期三", False, False),
+        ("今天星期三", "今天星期三", False, False),
+        ("我不头痛", "我不头痛", True, False),
+        ("我不头痛，嗯", "我不头痛，嗯", True, False),
+        ("我不头痛，好啊", "我不头痛，好啊", False, False),
+        ("", "", False, False),
+    ],
+)
+def test_clauses_that_only_deny_are_left_out_of_what_is_searched(
+    text: str, left: str, nothing: bool, some: bool
+) -> None:
+    found = findings(text, LEXICON)
+    assert (affirmed_text(text, found), affirms_nothing(text, found), has_findings(found)) == (left, nothing, some)
 
 
 @pytest.mark.parametrize("name", POLARITY)
