@@ -271,6 +271,7 @@ def test_mentions_need_not_come_from_a_lexicon() -> None:
         ("没有发烧有咳嗽", "有咳嗽", False, True),
         ("咳嗽，没有发烧", "咳嗽，", False, True),
         ("胸闷没有发烧但咳嗽", "胸闷但咳嗽", False, True),
+        ("没有发烧有咳嗽没有头痛", "有咳嗽", False, True),
         ("没发烧没咳嗽", "没发烧没咳嗽", True, False),
         ("我妈胸痛,我头痛", "我头痛", False, True),
         ("以前胸痛。现在头痛", "现在头痛", False, True),
