@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from langchain_bge_medical.clinical.alarm import Alarm, Heard
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon
-from langchain_bge_medical.clinical.triage import RedFlag, RedFlags, default_red_flags
+from langchain_bge_medical.clinical.triage import RedFlag, RedFlags, default_red_flags, usual_triage
 from tests.readings import MISREAD, TRIAGE, misread
 from tests.test_lexicon import TEXTS
 
@@ -287,13 +288,113 @@ def test_the_usual_urgency_does_not_lower_a_red_flag() -> None:
 
 @pytest.mark.parametrize(
     ("alternative", "problem"),
-    [("没有这个词", "is not in the symptom lexicon"), ("~(", "is no regular expression"), ("@adult", "is none of")],
+    [
+        ("没有这个词", "'没有这个词' is not in the symptom lexicon"),
+        ("~(", r"'~\(' is no regular expression: .*unterminated"),
+        ("~<没有>", "'~<没有>' is no regular expression: '没有'"),
+        ("@adult", "'@adult' is none of @young_infant, @infant, @child, @pregnant, @elderly"),
+        ("$没有", r"'\$没有' is no concept of the rule file"),
+        ("#temperature=39", "'#temperature=39' is no value such as #temperature>=39"),
+    ],
 )
 @pytest.mark.parametrize("field", ["when", "unless"])
 def test_a_rule_that_cannot_be_applied_is_refused_by_name(alternative: str, problem: str, field: str) -> None:
     broken = rule((alternative,)) if field == "when" else rule(("胸痛",), unless=(alternative,))
     with pytest.raises(ValueError, match=f"red flag a-rule: .*{problem}"):
         flags(broken)
+
+
+def test_a_concept_that_cannot_be_applied_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"concept 痛: '\$没有' is no concept"):
+        RedFlags([], LEXICON, {"痛": ["$没有"]})
+
+
+def test_a_rule_file_is_read_with_its_fragments_its_concepts_and_the_alarm(tmp_path: Path) -> None:
+    rules = [
+        rule(("~<很红>肿",), name="swollen"),
+        rule(("$痛",), ("#temperature>=38.5",), name="hot", level="urgent"),
+        rule(("~一",), unless=("$痛",), name="one"),
+    ]
+    file = tmp_path / "rules.json"
+    content = {
+        "fragments": {"很红": "<红><红>", "红": "<色>|赤", "色": "红"},
+        "concepts": {"痛": ["~疼", "$更痛"], "更痛": ["胸痛", "$痛"]},
+        "rules": [json.loads(one.model_dump_json()) for one in rules],
+    }
+    file.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+    read = RedFlags.load(LEXICON, file)
+    assert fired("皮肤赤红肿", read) == {"swollen": ["赤红肿"]}
+    assert fired("皮肤红肿", read) == {}
+    assert fired("腿疼，39度", read) == {"hot": ["疼", "39度"]}
+    assert fired("胸口疼，体温38.6", read) == {"hot": ["疼", "38.6"]}
+    assert fired("腿疼，38度", read) == fired("一，胸痛", read) == {}
+    assert fired("一", read) == {"one": ["一"]}
+    assert read.triage("随便一说").level == "emergency"
+    assert RedFlags.load(LEXICON, file, alarm=hearing(1.0)).triage("别的").reasons[0].rule == "sounds-like-an-emergency"
+
+
+def hearing(log_odds: float, units: int = 20) -> Alarm:
+    """An alarm that hears the same in every text."""
+
+    class Same(Alarm):
+        def hear(self, text: str) -> Heard:
+            return Heard(log_odds=log_odds, units=units, quote=text[:2])
+
+    return Same(0.0, {})
+
+
+@pytest.mark.parametrize(("log_odds", "level"), [(0.6, "emergency"), (0.5, "routine"), (-9.0, "routine")])
+def test_what_sounds_like_an_emergency_is_one_without_a_rule(log_odds: float, level: str) -> None:
+    triage = RedFlags([], LEXICON, alarm=hearing(log_odds)).triage("别的话")
+    assert triage.level == level
+    if level == "emergency":
+        assert triage.departments == ["急诊科"]
+        assert [(reason.rule, reason.quotes) for reason in triage.reasons] == [("sounds-like-an-emergency", ["别的"])]
+        assert triage.reasons[0].text == "这些话听起来像急症;请由急诊医生判断。"
+        assert triage.advice == "请立即拨打120或前往最近的急诊。"
+
+
+def test_what_sounds_like_an_emergency_stands_before_the_rules_that_were_met() -> None:
+    urgent = rule(("发热",), name="hot", level="urgent")
+    triage = RedFlags([urgent], LEXICON, alarm=hearing(0.6)).triage("发烧", lang="en")
+    assert [reason.rule for reason in triage.reasons] == ["sounds-like-an-emergency", "hot"]
+    assert triage.departments == ["急诊科", "hot科"]
+    assert triage.reasons[0].text.isascii()
+    assert "ambulance" in triage.advice
+
+
+def test_words_that_only_deny_sound_like_nothing() -> None:
+    assert RedFlags([], LEXICON, alarm=hearing(9.0)).triage("没有胸痛").level == "routine"
+
+
+def test_an_emergency_that_a_rule_met_is_not_said_twice() -> None:
+    triage = RedFlags([rule(("胸痛",))], LEXICON, alarm=hearing(9.0)).triage("胸痛")
+    assert [reason.rule for reason in triage.reasons] == ["a-rule"]
+
+
+@pytest.mark.parametrize(
+    ("log_odds", "units", "always", "level"),
+    [
+        (-2.8, 12, False, "urgent"),
+        (-2.7, 12, False, "emergency"),
+        (-2.8, 11, False, "emergency"),
+        (-2.8, 12, True, "emergency"),
+    ],
+)
+def test_a_rule_is_taken_back_by_long_calm_words_unless_it_always_stands(
+    log_odds: float, units: int, always: bool, level: str
+) -> None:
+    flag = rule(("胸痛",)).model_copy(update={"always": always})
+    triage = RedFlags([flag], LEXICON, alarm=hearing(log_odds, units)).triage("胸痛")
+    assert triage.level == level
+    assert [reason.rule for reason in triage.reasons] == ["a-rule"]
+    if level == "urgent":
+        assert triage.advice == "如果现在有人正是这样,请立即拨打120或前往最近的急诊。"
+
+
+def test_the_usual_urgency_is_told_in_chinese_unless_asked_otherwise() -> None:
+    assert usual_triage("emergency").advice == flags().triage("头痛", usual="urgent").advice == "请今天就去医院就诊。"
+    assert usual_triage(None, "en").advice.isascii()
 
 
 def test_a_rule_without_groups_is_refused() -> None:
