@@ -333,6 +333,32 @@ def test_a_rule_file_is_read_with_its_fragments_its_concepts_and_the_alarm(tmp_p
     assert RedFlags.load(LEXICON, file, alarm=hearing(1.0)).triage("别的").reasons[0].rule == "sounds-like-an-emergency"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_met"),
+    [
+        ("孩子13岁，胸痛", True),
+        ("13岁，胸痛", True),
+        ("14岁，胸痛", False),
+        ("我孩子17岁，胸痛", True),
+        ("我孩子18岁，胸痛", False),
+        ("孩子，胸痛", True),
+        ("胸痛", False),
+    ],
+)
+def test_a_child_is_younger_than_14_or_called_one_and_not_of_age(text: str, is_met: bool) -> None:
+    assert bool(fired(text, flags(rule(("@child",), ("胸痛",))))) is is_met
+
+
+@pytest.mark.parametrize(
+    ("text", "quotes"),
+    [("血压190/110", ["190/110"]), ("血压170/110", None), ("高压190", ["高压190"]), ("心率190", None)],
+)
+def test_the_upper_value_of_a_blood_pressure_counts(text: str, quotes: list[str] | None) -> None:
+    said = fired(text, flags(rule(("#systolic>=180",)))).get("a-rule")
+    assert (said is None) == (quotes is None)
+    assert said is None or (len(said) == 1 and quotes is not None and said[0].endswith(quotes[0]))
+
+
 def hearing(log_odds: float, units: int = 20) -> Alarm:
     """An alarm that hears the same in every text."""
 
