@@ -340,7 +340,7 @@ def test_a_run_that_is_killed_at_any_moment_again_and_again_ends_with_the_same_w
             assert process.poll() is None
             time.sleep(0.02)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, 5))
+            process.wait(rng.uniform(0, 4 + kill))
         if process.poll() is not None:
             assert process.returncode == 0
             break

@@ -57,7 +57,11 @@ def result(documents: Any) -> Result:
 def assert_same(found: list[Result], expected: list[Result]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert [logit for _, logit in one] == pytest.approx([logit for _, logit in other], abs=1e-5)
-        assert sorted(text for text, _ in one) == sorted(text for text, _ in other)
+        ours, theirs = dict(one), dict(other)
+        for text in ours.keys() & theirs.keys():
+            assert ours[text] == pytest.approx(theirs[text], abs=1e-5)
+        # Documents that are the same as far as the model reads tie: which of them is left out is noise.
+        assert all(ours[text] == pytest.approx(one[-1][1], abs=1e-5) for text in ours.keys() - theirs.keys())
 
 
 def one_after_the_other(compressors: list[BGERerankerCompressor], seed: int) -> list[Result]:
