@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_bge_medical.clinical.lexicon import default_lexicon
-from langchain_bge_medical.clinical.polarity import findings
+from langchain_bge_medical.clinical.polarity import Finding, findings
 from langchain_bge_medical.clinical.triage import default_red_flags
 
 DATA = Path(__file__).parent / "data"
@@ -27,38 +27,35 @@ def lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text("utf-8").splitlines()]
 
 
+def matched(mentions: list[dict[str, Any]], said: list[Finding], *, with_term: bool = False) -> int:
+    """How many mentions a finding of the same status (and term) overlaps, each finding counted once."""
+    left = list(said)
+    for mention in mentions:
+        for finding in left:
+            overlap = finding.start < mention["end"] and mention["start"] < finding.end
+            same = finding.status == mention["status"] and (not with_term or finding.term == mention["term"])
+            if overlap and same:
+                left.remove(finding)
+                break
+    return len(said) - len(left)
+
+
+def alarms(name: str) -> list[tuple[bool, bool]]:
+    """For each line of a file whether it is an emergency, and whether it is called one."""
+    flags = default_red_flags()
+    return [(line["triage"] == "emergency", flags.triage(line["query"]).level == "emergency") for line in lines(name)]
+
+
 def misread(name: str) -> dict[str, int]:
     """How often each misread line of a file is: mentions missed, and findings that are none or of another status."""
     if name in TRIAGE:
-        flags = default_red_flags()
-        return {
-            str(number): 1
-            for number, line in enumerate(lines(name), start=1)
-            if (flags.triage(line["query"]).level == "emergency") != (line["triage"] == "emergency")
-        }
-    lexicon = default_lexicon()
-    wrong = {}
-    for number, line in enumerate(lines(name), start=1):
-        left = list(findings(line["query"], lexicon))
-        missed = 0
-        for mention in line["mentions"]:
-            same = next(
-                (
-                    finding
-                    for finding in left
-                    if finding.start < mention["end"]
-                    and mention["start"] < finding.end
-                    and finding.status == mention["status"]
-                ),
-                None,
-            )
-            if same is None:
-                missed += 1
-            else:
-                left.remove(same)
-        if missed or left:
-            wrong[str(number)] = missed + len(left)
-    return wrong
+        wrong = [int(truly != said) for truly, said in alarms(name)]
+    else:
+        lexicon, wrong = default_lexicon(), []
+        for line in lines(name):
+            said = findings(line["query"], lexicon)
+            wrong.append(len(line["mentions"]) + len(said) - 2 * matched(line["mentions"], said))
+    return {str(number): times for number, times in enumerate(wrong, start=1) if times}
 
 
 if __name__ == "__main__":

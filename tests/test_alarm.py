@@ -14,7 +14,7 @@ from langchain_bge_medical.clinical.folding import folded
 from langchain_bge_medical.clinical.lexicon import default_lexicon
 from langchain_bge_medical.clinical.triage import RedFlag, RedFlags, default_red_flags
 from langchain_bge_medical.training.alarm import Text, fit, read, read_others
-from tests.test_clinical_quality import lines
+from tests.readings import lines
 
 # Hears water with all its heart, and that something is a question.
 EAR = Alarm(-1.0, {"水": (1.0, 9.0), "吗": (1.0, -9.0), "头": (1.0, 0.1), "痛": (1.0, 0.1), "?": (1.0, 0.1)})

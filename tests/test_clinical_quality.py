@@ -13,24 +13,14 @@ by the author of `_dev`, `_heldout2` by those of `_dev3`; of `_heldout3` and `_h
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from langchain_bge_medical.clinical.lexicon import default_lexicon
 from langchain_bge_medical.clinical.polarity import findings
-from langchain_bge_medical.clinical.triage import default_red_flags
+from tests.readings import alarms, lines, matched
 
-DATA = Path(__file__).parent / "data"
 DEVELOPED_ON = ("dev", "dev2", "dev3", "dev4", "dev5", "dev6", "dev7")
 HELD_OUT = ("heldout", "heldout2", "heldout3", "heldout4", "heldout5", "heldout6")
-
-
-def lines(name: str) -> list[dict[str, Any]]:
-    """The records of a file in tests/data."""
-    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text("utf-8").splitlines()]
 
 
 def mention_f1(name: str, *, with_term: bool = False) -> float:
@@ -41,22 +31,13 @@ def mention_f1(name: str, *, with_term: bool = False) -> float:
         said = findings(line["query"], lexicon)
         wanted += len(line["mentions"])
         found += len(said)
-        left = list(said)
-        for mention in line["mentions"]:
-            for finding in left:
-                overlap = finding.start < mention["end"] and mention["start"] < finding.end
-                same = finding.status == mention["status"] and (not with_term or finding.term == mention["term"])
-                if overlap and same:
-                    left.remove(finding)
-                    right += 1
-                    break
+        right += matched(line["mentions"], said, with_term=with_term)
     return 2 * right / (wanted + found)
 
 
 def triage_figures(name: str) -> tuple[float, float]:
     """The share of emergencies that are called one, and of the others that are."""
-    flags = default_red_flags()
-    called = [(line["triage"] == "emergency", flags.triage(line["query"]).level == "emergency") for line in lines(name)]
+    called = alarms(name)
     emergencies = [said for truly, said in called if truly]
     others = [said for truly, said in called if not truly]
     return sum(emergencies) / len(emergencies), sum(others) / len(others)

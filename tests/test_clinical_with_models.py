@@ -25,7 +25,7 @@ from langchain_bge_medical.evaluation.compare import NameIndex
 from langchain_bge_medical.model_files import bundled_calibration, bundled_knowledge_base
 from langchain_bge_medical.retrievers import BGERerankRetriever, build_hybrid_retriever
 from langchain_bge_medical.vectorstores import build_index
-from tests.test_clinical_quality import lines
+from tests.readings import lines
 
 LEAST_PAIRS = (
     0.93  # share of pairs in which the right disease outranks the one that a denied or borrowed word points to

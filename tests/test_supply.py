@@ -37,8 +37,14 @@ FLOORS = {
 
 
 def requirements() -> dict[str, Requirement]:
-    lists = [*PROJECT["project"]["optional-dependencies"].values(), PROJECT["project"]["dependencies"]]
-    return {canonicalize_name(Requirement(text).name): Requirement(text) for some in lists for text in some}
+    found: dict[str, Requirement] = {}
+    for some in [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]:
+        for requirement in map(Requirement, some):
+            name = canonicalize_name(requirement.name)
+            if name in found:  # an extra may ask for more
+                requirement.specifier &= found[name].specifier
+            found[name] = requirement
+    return found
 
 
 def needed(name: str, extras: tuple[str, ...], found: dict[str, importlib.metadata.Distribution]) -> None:

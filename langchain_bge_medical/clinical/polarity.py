@@ -1100,7 +1100,7 @@ def _advance(plain: str, state: _State, mention: Mention) -> tuple[_Context, _St
     ends = _ENDS.search(between)
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
     heard = _heard(between)
-    denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or _denies(heard)
+    denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or _reaches(_DENYING, heard, _REACH)
     denies = denies and not told.startswith("又") and not _FEW.match(plain, mention.start - 1)
     if not denies and _CANNOT.match(plain, mention.start):  # no phlegm, can't sleep
         context = _Context(when=context.when)
@@ -1173,11 +1173,6 @@ def _whose(plain: str, between: str, state: _State, mention: Mention) -> tuple[s
     return who, own, patient, kin
 
 
-def _denies(heard: str) -> bool:
-    """Return whether a denial stands so near the end of `heard` that it is one of what follows."""
-    return _reaches(_DENYING, heard, _REACH)
-
-
 def _reaches(pattern: re.Pattern[str], words: str, reach: int) -> bool:
     """Return whether the last match is followed by at most so many characters, a list left out, or by English only."""
     end = _last_end(pattern, words)
@@ -1216,6 +1211,7 @@ _OUR_CHILD = re.compile(
     r"(?:我|俺|咱)们?(?:家|屋)?里?的?[大小老]?(?P<child>孩子|宝宝?|娃|儿子|女儿|闺女|姑娘|丫头|小子|崽|孙子|孙女|外孙|妞|囡|仔)"
 )
 _OUTSIDER = re.compile("隔壁|对门|邻|同|室友|舍友|工友|病友|朋友|幼儿园|班|办公室|公司|学校|全|宿舍|单位|别人|人家")
+# Such a one anywhere in a text, where less must do: 全 and 班 begin other words, too.
 _OUTSIDE = re.compile("隔壁|对门|邻居|同学|同事|室友|小朋友|幼儿园|班上|班里|学校|全校|全班|别人家|人家|单位|公司")
 _SAME_AS = re.compile(r"[也都]|过|年轻|以前|当年|得的|\b(?:too|also|as well)\b")
 _ONE_NAME = {"母": "妈", "娘": "妈", "父": "爸", "爹": "爸", "阿": "", "老": "", "俺": ""}
