@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_bge_medical.clinical.context.before import denied_within
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
 from langchain_bge_medical.clinical.polarity import (
     Reading,
     affirmed_text,
     affirms_nothing,
-    denied_within,
     findings,
     has_findings,
 )
