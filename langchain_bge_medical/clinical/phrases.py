@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from langchain_bge_medical.clinical.folding import fold_pattern
+from langchain_bge_medical.clinical.needed_words import PatternSieve
 
 _DEFAULT = Path(__file__).parents[1] / "resources" / "symptom_phrases.json"
 
@@ -51,8 +52,9 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
     found = []
     # Chinese patterns hold Chinese characters, and English ones letters; the others are digits.
     spoken = {"any", *(("en",) if re.search("[a-z]", folded) else ()), *(() if folded.isascii() else ("zh",))}
+    sieve = PatternSieve(folded)
     for language, rank, term, pattern in _patterns():
-        if language not in spoken:
+        if language not in spoken or not sieve.may_match(pattern):
             continue
         for match in pattern.finditer(folded):
             start, end = match.span()

@@ -18,6 +18,7 @@ from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.folding import fold_pattern, folded
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
+from langchain_bge_medical.clinical.needed_words import PatternSieve
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
 from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, affirms_nothing
 
@@ -287,6 +288,7 @@ class _Facts:
     ) -> None:
         self._text = text
         self._plain, self._offsets = _heard(text)
+        self._sieve = PatternSieve(self._plain)
         self._reading = reading
         self._patient = patient
         self._patterns = patterns
@@ -311,10 +313,13 @@ class _Facts:
     def occurs(self, alternative: str) -> bool:
         """Return whether an exception is there."""
         if alternative.startswith("~"):
-            return self._patterns[alternative].search(self._plain) is not None
+            pattern = self._patterns[alternative]
+            return self._sieve.may_match(pattern) and pattern.search(self._plain) is not None
         return self.quote(alternative) is not None
 
     def _pattern(self, pattern: str) -> str | None:
+        if not self._sieve.may_match(self._patterns[pattern]):
+            return None
         for match in self._patterns[pattern].finditer(self._plain):
             if _is_word(match) and not _gap_denies(pattern, match.group()):
                 start, end = self._span(match)
