@@ -636,16 +636,18 @@ def _add_adapter(model: Any) -> None:
     except ImportError:
         raise FinetuneError("low-rank adapters need: pip install 'langchain-bge-medical[train]'") from None
     heads = [name for name, _ in model.transformers_model.named_children() if name in ("classifier", "score")]
-    model.add_adapter(
-        LoraConfig(
-            task_type="SEQ_CLS",
-            r=16,
-            lora_alpha=32,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            modules_to_save=heads,
-        )
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=16,
+        lora_alpha=32,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        modules_to_save=heads,
     )
+    try:
+        model.add_adapter(config)
+    except ValueError as error:  # transformers names the peft that it wants
+        raise FinetuneError(f"low-rank adapters cannot be trained here: {error}") from None
 
 
 def _wants_lora(parameters: int, device: str) -> bool:
