@@ -23,12 +23,13 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from langchain_bge_medical.clinical.folding import SAME, fold_pattern, folded, folded_form
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, Mention, SymptomLexicon
+from langchain_bge_medical.clinical.needed_words import PatternSieve, needed_words
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
 from langchain_bge_medical.clinical.phrases import phrases
 
@@ -118,7 +119,8 @@ class MentionFinder:
         for mention in chosen:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         chosen = self._with_values(plain, chosen, taken)
-        chosen += self._courses(masked, taken, chosen)
+        if any(map(PatternSieve(masked).may_match, (_FINE, _ABLE, _BETTER, _WORSE))):
+            chosen += self._courses(masked, taken, chosen)
         chosen += self._phrases(plain, masked, taken)
         chosen += self._homophones.find(masked, taken)
         chosen += self._complaints(masked, taken, chosen)
@@ -285,7 +287,7 @@ class MentionFinder:
         placeless = -1  # where a mention ends that is of no body part: 痰不多 is said of no part before it
         spoken = sorted(chosen, key=lambda m: m.start)
         k = 0
-        for token in _TOKENS.finditer(masked):
+        for token in _tokens(masked):
             kind = token.lastgroup
             while k < len(spoken) and spoken[k].start <= token.start():
                 said_of = _site_of(masked[spoken[k].start : spoken[k].end], spoken[k].term)
@@ -848,19 +850,40 @@ _ALSO: dict[str, list[str]] = _WORDS["also"]
 _GENERIC: dict[str, str] = _WORDS["terms"]
 
 
-def _named(kind: str) -> str:
-    return "|".join(f"(?:{pattern})" for pattern in _COMPLAINTS[kind].values())
+_HAN = re.compile("[\u3400-\u9fff]")
 
 
+def _named(kind: str, *, latin: bool = False) -> str:
+    """Return a pattern of all complaints of a kind, or of those that a text without Chinese characters may hold."""
+    patterns = list(_COMPLAINTS[kind].values())
+    if latin:
+        needed = {pattern: needed_words(pattern) for pattern in patterns}
+        patterns = [p for p, words in needed.items() if not words or any(not _HAN.search(word) for word in words)]
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
+
+
+_LATIN_DENIALS = r"\b(?:no|not|never|without|doesn't|don't|isn't|aren't|didn't|hasn't|haven't|denies)\b"
+_ENGLISH = rf"(?P<english>\b(?:{_named('english')})\b)"
 _TOKENS = re.compile(
     rf"(?P<stop>[，。；？！\n…]|\.(?!\d)|但是|但|不过|可是)"
     rf"|(?P<alone>{_named('alone')})"
     rf"|(?P<site>{_CHINESE_SITES}|\b(?:{_LATIN_SITES})\b)"
-    rf"|(?P<deny>{_alternatives(_DENIALS)}|\b(?:no|not|never|without|doesn't|don't|isn't|aren't|didn't"
-    r"|hasn't|haven't|denies)\b)"
-    rf"|(?P<english>\b(?:{_named('english')})\b)"
+    rf"|(?P<deny>{_alternatives(_DENIALS)}|{_LATIN_DENIALS})"
+    rf"|{_ENGLISH}"
     rf"|(?P<needs>{_named('needs')})"
 )
+# Those of them that a text without Chinese characters may hold, for speed.
+_LATIN_TOKENS = re.compile(
+    rf"(?P<stop>[，。；？！\n…]|\.(?!\d))|(?P<alone>{_named('alone', latin=True)})"
+    rf"|(?P<site>\b(?:{_LATIN_SITES})\b)|(?P<deny>{_LATIN_DENIALS})|{_ENGLISH}"
+)
+assert not _named("needs", latin=True)  # noqa: S101 - else it must stand here, too
+
+
+def _tokens(words: str) -> Iterator[re.Match[str]]:
+    return (_TOKENS if _HAN.search(words) else _LATIN_TOKENS).finditer(words)
+
+
 _AND = re.compile("[还却]")
 _ALONE = re.compile(_named("alone"))
 _IN_SITE = re.compile(
@@ -944,11 +967,16 @@ def _parse(form: str) -> tuple[str, str] | None:
 
 def _site_of(words: str, term: str) -> str:
     """Return the body part that a mention speaks of, or `""`."""
-    return _first_site(words) or _first_site(term)
+    return _first_site(words) or _site_of_term(term)
+
+
+@functools.cache
+def _site_of_term(term: str) -> str:
+    return _first_site(term)
 
 
 def _first_site(words: str) -> str:
-    for token in _TOKENS.finditer(words.translate(SAME)):
+    for token in _tokens(words.translate(SAME)):
         if token.lastgroup == "site":
             return _SITE_OF[token.group()]
     return ""

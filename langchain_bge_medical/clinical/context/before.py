@@ -266,6 +266,8 @@ def _when(words: str) -> str | None:
 
 def _heard(words: str) -> str:
     """Return the words without what looks like a denial and is none."""
+    if words.isspace():
+        return words
     return _PSEUDO.sub("□", _DOUBLE.sub("□", _HARDLY.sub("没有", words)))
 
 
