@@ -21,6 +21,7 @@ from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.retrievers import (
     BGERerankRetriever,
     BM25Retriever,
+    HybridRetriever,
     build_hybrid_retriever,
     searchable_text,
     tokens_of,
@@ -167,9 +168,22 @@ def test_hybrid_order_is_reciprocal_rank_fusion_computed_by_hand(documents: list
     store = build_index(documents, HashEmbeddings())
     dense = [d.id for d in store.similarity_search(query, k=fetch_k)]
     to_text = searchable_text(SymptomLexicon.load())
-    lexical = [d.id for d in BM25Retriever(documents=documents, k=fetch_k, document_to_text=to_text).invoke(query)]
+    found_by_words = BM25Retriever(documents=documents, k=fetch_k, document_to_text=to_text).invoke(query)
+    lexical = [d.id for d in found_by_words]
+    said = [set(tokens_of(to_text(document))) for document in documents]
+    rarity = {}
+    for token in set(tokens_of(query)):
+        held_by = sum(token in tokens for tokens in said)
+        rarity[token] = math.log(1 + (len(documents) - held_by + 0.5) / (held_by + 0.5))
+    best = said[documents.index(found_by_words[0])]
+    share = sum(rarity[token] for token in rarity if token in best) / sum(rarity.values())
+    assert 0.1 < share < 1
     fused = {
-        id_: sum(0.5 / (60 + ranks.index(id_) + 1) for ranks in (dense, lexical) if id_ in ranks)
+        id_: sum(
+            weight / (60 + ranks.index(id_) + 1)
+            for weight, ranks in ((1 - share**3, dense), (share**3, lexical))
+            if id_ in ranks
+        )
         for id_ in [*dense, *lexical]
     }
     found = [d.id for d in build_hybrid_retriever(store, documents, fetch_k=fetch_k).invoke(query)]
@@ -187,7 +201,9 @@ def test_a_document_that_both_halves_rank_second_beats_one_that_a_single_half_ra
     assert [document.id for document in found] == ["1", "2"]
 
 
-def test_both_halves_have_equal_say_so_that_their_disjoint_results_alternate() -> None:
+def test_a_query_of_which_words_explain_everything_is_answered_by_words_and_one_of_which_they_know_little_is_not() -> (
+    None
+):
     documents = plain("头痛发热", "头痛发热咳", "鼻塞", "腹泻")
     words = {"鼻塞": "头痛发热", "腹泻": "头痛发热乏力很久了"}
     retriever = build_hybrid_retriever(
@@ -196,8 +212,20 @@ def test_both_halves_have_equal_say_so_that_their_disjoint_results_alternate() -
         fetch_k=2,
         document_to_text=lambda document: words.get(document.page_content, "无"),
     )
-    # vectors find 0 and 1, words find 2 and 3: 1 / 61, 1 / 61, 1 / 62, 1 / 62
-    assert ids(retriever.invoke("头痛发热")) == ["0", "2", "1", "3"]
+    # vectors find 0 and 1, words find 2 and 3
+    assert ids(retriever.invoke("头痛发热")) == ["2", "3", "0", "1"]
+    assert ids(retriever.invoke("头痛发热咳嗽流涕鼻塞咽痛乏力恶心呕吐"))[:2] != ["2", "3"]
+
+
+def test_what_of_a_query_a_document_says_is_counted_by_rarity() -> None:
+    documents = plain("头痛", "头痛发热", "咳嗽")
+    words = BM25Retriever(documents=documents)
+    assert words.share_said("头痛", documents[0]) == pytest.approx(1)
+    assert words.share_said("头痛", documents[2]) == 0
+    assert words.share_said("。", documents[0]) == 0
+    # 咳嗽 is rarer than 头痛, and what no document says is rarest.
+    assert 0 < words.share_said("头痛咳嗽", documents[0]) < words.share_said("头痛咳嗽", documents[2]) < 1
+    assert 0 < words.share_said("头痛zzz", documents[0]) < 0.5
 
 
 def test_hybrid_searches_everyday_ways_to_say_a_listed_symptom_unless_told_otherwise() -> None:
@@ -207,7 +235,9 @@ def test_hybrid_searches_everyday_ways_to_say_a_listed_symptom_unless_told_other
     assert BM25Retriever(documents=[document]).invoke(form) == []
     assert BM25Retriever(documents=[document], document_to_text=searchable_text(lexicon)).invoke(form) == [document]
     both = [*plain(form, f"{form}了"), document]  # vectors find the first
-    found = build_hybrid_retriever(build_index(both, HashEmbeddings()), both, fetch_k=3).retrievers[1].invoke(form)  # type: ignore[attr-defined]
+    hybrid = build_hybrid_retriever(build_index(both, HashEmbeddings()), both, fetch_k=3)
+    assert isinstance(hybrid, HybridRetriever)
+    found = hybrid.lexical.invoke(form)
     assert "fever" in ids(found)
 
 
