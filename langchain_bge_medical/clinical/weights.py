@@ -50,9 +50,9 @@ class AbstentionWeights(NamedTuple):
     """If it asks for something that is no complaint: a booking, a price, a recipe, a definition."""
 
 
-BLEND = BlendWeights(affirmed=2.5, denied=1.5, named=10.0, recall=4.0, impossible=20.0, unlikely=2.0)
+BLEND = BlendWeights(affirmed=2.5, denied=2.0, named=12.0, recall=3.0, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
-    bias=-4.31, findings=2.07, loose=2.13, said=4.92, best=2.0, covered=0.75, body=2.23, course=2.35, flagged=2.07,
-    other_subject=-9.0, other_wish=-1.89,
+    bias=-4.5, findings=2.13, loose=1.93, said=4.83, best=2.08, covered=1.19, body=1.56, course=2.04, flagged=0.85,
+    other_subject=-9.0, other_wish=-3.19,
 )  # fmt: skip
-ABSTENTION_THRESHOLD = 0.592
+ABSTENTION_THRESHOLD = 0.714

@@ -1,7 +1,8 @@
 r"""Labelled queries → the numbers in `clinical/weights.py`, for the models and the knowledge base as they are now.
 
     python -m langchain_bge_medical.training.clinical_weights \
-        --queries tests/data/dev_complaints.jsonl --queries tests/data/clinical_pairs_dev.jsonl \
+        --queries tests/data/dev_complaints.jsonl --queries tests/data/dev_short_complaints.jsonl \
+        --queries tests/data/clinical_pairs_dev.jsonl \
         --off-topic tests/data/clinical_off_topic_dev.jsonl --off-topic tests/data/dev_off_topic.jsonl
 
 prints `BLEND`, `ABSTENTION` and `ABSTENTION_THRESHOLD` to be put there, each with how it does beside the one that
