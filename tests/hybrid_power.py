@@ -31,12 +31,12 @@ POWERS: Mapping[str, Callable[[float], float]] = {
 Found = tuple[list[str], list[str], float, set[str]]
 
 
-def main() -> None:
-    """Print the table."""
+def collect(most: int | None = None) -> dict[str, list[Found]]:
+    """What either half of recall finds for each kind of query, for at most so many of each."""
     found: dict[str, list[Found]] = {}
     for what, kb, files in (
         ("bundled", bundled_knowledge_base(), ("dev_complaints", "dev_short_complaints")),
-        ("unknown", DATA / "further_diseases.json", ("dev_further_complaints",)),
+        ("unknown", DATA / "further_diseases.json", ("dev_further_complaints", "dev_further_english")),
     ):
         documents = MedicalKBLoader(kb).load()
         hybrid = build_hybrid_retriever(build_index(documents, BGEEmbeddings("bundled")), documents)
@@ -45,12 +45,19 @@ def main() -> None:
         for kind, asked in (("complaints", queries), ("names", list(_names(documents)))):
             for language, ascii_only in (("zh", False), ("en", True)):
                 chosen = [(query, right) for query, right in asked if query.isascii() == ascii_only]
-                found[f"{what} {kind} {language}"] = [_find(hybrid, query, right) for query, right in chosen]
+                every = 1 if most is None else -(-len(chosen) // most)
+                found[f"{what} {kind} {language}"] = [_find(hybrid, query, right) for query, right in chosen[::every]]
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    found = collect()
     for name, found_of in found.items():
         print(f"{name}: {len(found_of)}")
     print(f"{'hit@1':16}", *(f"{name:>22}" for name in found))
     for name, weight in POWERS.items():
-        print(f"{name:16}", *(f"{_hit(found_of, weight):22.3f}" for found_of in found.values()))
+        print(f"{name:16}", *(f"{hit(found_of, weight):22.3f}" for found_of in found.values()))
 
 
 def _complaints(file: str) -> Iterable[tuple[str, set[str]]]:
@@ -73,7 +80,8 @@ def _find(hybrid: HybridRetriever, query: str, right: set[str]) -> Found:
     return *names, share, right  # type: ignore[return-value]
 
 
-def _hit(found: Sequence[Found], weight: Callable[[float], float]) -> float:
+def hit(found: Sequence[Found], weight: Callable[[float], float]) -> float:
+    """The share of queries for which a right disease comes first."""
     hits = 0
     for dense, lexical, share, right in found:
         words = weight(share)

@@ -50,7 +50,7 @@ class AbstentionWeights(NamedTuple):
     """If it asks for something that is no complaint: a booking, a price, a recipe, a definition."""
 
 
-BLEND = BlendWeights(affirmed=2.5, denied=2.0, named=12.0, recall=3.0, impossible=20.0, unlikely=2.0)
+BLEND = BlendWeights(affirmed=2.0, denied=2.0, named=12.0, recall=2.5, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
     bias=-4.5, findings=2.13, loose=1.93, said=4.83, best=2.08, covered=1.19, body=1.56, course=2.04, flagged=0.85,
     other_subject=-9.0, other_wish=-3.19,

@@ -3,11 +3,14 @@ r"""Labelled queries → the numbers in `clinical/weights.py`, for the models an
     python -m langchain_bge_medical.training.clinical_weights \
         --queries tests/data/dev_complaints.jsonl --queries tests/data/dev_short_complaints.jsonl \
         --queries tests/data/clinical_pairs_dev.jsonl \
+        --unknown-kb tests/data/further_diseases.json --unknown-queries tests/data/dev_further_complaints.jsonl \
+        --unknown-queries tests/data/dev_further_english.jsonl \
         --off-topic tests/data/clinical_off_topic_dev.jsonl --off-topic tests/data/dev_off_topic.jsonl
 
 prints `BLEND`, `ABSTENTION` and `ABSTENTION_THRESHOLD` to be put there, each with how it does beside the one that
 stands there now; complaints of one symptom each, drawn from the lexicon, and of nothing but a disease's everyday name
-are added by themselves. Give it queries that no model was trained on and that no figure is reported on.
+are added by themselves. The unknown knowledge base is one whose diseases the models were not taught, as a user's own
+is. Give it queries that no model was trained on and that no figure is reported on.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from langchain_bge_medical.model_files import bundled_knowledge_base
 _GRID = {
     "affirmed": (0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 2.0, 2.5, 3.0),
     "denied": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
-    "named": (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0),
+    "named": (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0),
     "recall": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0),
 }
 # Of 1 each; what an unlikely age takes off stays the part of an impossible one that it is: neither is fitted.
@@ -219,16 +222,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--queries", type=Path, action="append", required=True, help="labelled complaints")
     parser.add_argument("--off-topic", type=Path, action="append", default=[], help='lines with "relevant": []')
     parser.add_argument("--kb", type=Path, default=bundled_knowledge_base())
+    parser.add_argument("--unknown-kb", type=Path, help="another one, for the points alone")
+    parser.add_argument(
+        "--unknown-queries", type=Path, action="append", default=[], help="labelled complaints about it"
+    )
     parser.add_argument("--reranker", default="bundled")
     parser.add_argument("--embeddings", default="bundled")
     given = parser.parse_args(arguments)
-    files = [read_queries(path) for path in given.queries]
+    files = _read(given.queries)
     other = [query.query for path in given.off_topic for query in read_queries(path)]
     lexicon, flags = default_lexicon(), default_red_flags()
     documents = MedicalKBLoader(given.kb).load()
     search = _search(documents, given.reranker, given.embeddings, lexicon)
-    names = NameIndex(document.metadata for document in documents)
-    seen = observe([*files, named_complaints(documents)], search, names, lexicon)
+    seen = observe([*files, named_complaints(documents)], search, _names(documents), lexicon)
+    if given.unknown_kb:
+        unknown = MedicalKBLoader(given.unknown_kb).load()
+        search_unknown = _search(unknown, given.reranker, given.embeddings, lexicon)
+        asked = [*_read(given.unknown_queries), named_complaints(unknown)]
+        more = observe(asked, search_unknown, _names(unknown), lexicon)
+        seen += [one._replace(group=one.group + len(files) + 1) for one in more]
     blend = fit_blend(seen)
     print(f"BLEND = {blend}")  # noqa: T201 - what it is for
     print(f"# {figures(seen, blend)}; as it stands {BLEND}: {figures(seen, BLEND)}")  # noqa: T201
@@ -251,6 +263,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(f"ABSTENTION = {weights}\nABSTENTION_THRESHOLD = {threshold}")  # noqa: T201
     print(f"# {reached}; as it stands {ABSTENTION}, {ABSTENTION_THRESHOLD}")  # noqa: T201
+
+
+def _read(paths: Iterable[Path]) -> list[list[LabelledQuery]]:
+    return [list(read_queries(path)) for path in paths]
+
+
+def _names(documents: Iterable[Document]) -> NameIndex:
+    return NameIndex(document.metadata for document in documents)
 
 
 def _search(
