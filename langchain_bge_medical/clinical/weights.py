@@ -52,7 +52,7 @@ class AbstentionWeights(NamedTuple):
 
 BLEND = BlendWeights(affirmed=2.0, denied=2.0, named=12.0, recall=2.5, impossible=20.0, unlikely=2.0)
 ABSTENTION = AbstentionWeights(
-    bias=-4.5, findings=2.13, loose=1.93, said=4.83, best=2.08, covered=1.19, body=1.56, course=2.04, flagged=0.85,
-    other_subject=-9.0, other_wish=-3.19,
+    bias=-4.31, findings=2.07, loose=2.13, said=4.92, best=2.0, covered=0.75, body=2.23, course=2.35, flagged=2.07,
+    other_subject=-9.0, other_wish=-1.89,
 )  # fmt: skip
-ABSTENTION_THRESHOLD = 0.714
+ABSTENTION_THRESHOLD = 0.592
