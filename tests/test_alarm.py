@@ -27,6 +27,7 @@ def rule(name: str, *, always: bool = False) -> RedFlag:
     )  # fmt: skip
 
 
+@pytest.mark.long  # the rules read every complaint of the corpus first
 def test_the_bundled_alarm_is_what_its_corpus_gives() -> None:
     made, bundled = fit(read(), read_others(RedFlags.load(default_lexicon()))), default_alarm()
     assert made.runs.keys() == bundled.runs.keys()
