@@ -51,6 +51,7 @@ class AbstentionWeights(NamedTuple):
 
 
 BLEND = BlendWeights(affirmed=2.0, denied=2.0, named=12.0, recall=2.5, impossible=20.0, unlikely=2.0)
+# Without dev_short_complaints.jsonl: with them, a complaint amid much other text is refused.
 ABSTENTION = AbstentionWeights(
     bias=-4.31, findings=2.07, loose=2.13, said=4.92, best=2.0, covered=0.75, body=2.23, course=2.35, flagged=2.07,
     other_subject=-9.0, other_wish=-1.89,
