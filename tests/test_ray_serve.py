@@ -154,11 +154,15 @@ def test_scores_are_those_of_one_process_and_both_nodes_work(
     assert remote.logits(pairs) == pytest.approx(expected, abs=1e-4)
     remote.close()
     body = {"query": "发烧三天,咳嗽", "documents": ["踝关节扭伤", "普通感冒:鼻塞、流涕、发热"]}
+    by_node: Counter[str] = Counter()
     with ThreadPoolExecutor(8) as pool, httpx.Client() as client:
-        answers = list(pool.map(lambda _: client.post(f"{nodes.url}/v2/rerank", json=body), range(80)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert {answer.json()["results"][0]["index"] for answer in answers} == {1}
-    by_node = Counter(answer.headers["x-node"] for answer in answers)
+        for _ in range(5):  # the node that is asked keeps what it can answer at once, all but a tenth on a fast machine
+            answers = list(pool.map(lambda _: client.post(f"{nodes.url}/v2/rerank", json=body), range(80)))
+            assert {answer.status_code for answer in answers} == {200}
+            assert {answer.json()["results"][0]["index"] for answer in answers} == {1}
+            by_node.update(answer.headers["x-node"] for answer in answers)
+            if len(by_node) == 2 and min(by_node.values()) >= 10:
+                break
     assert len(by_node) == 2
     assert min(by_node.values()) >= 10
     asked = httpx.post(f"{nodes.url}/ask", json={"query": "孩子发烧三天了,耳朵后面有点红肿"}, timeout=30).json()
