@@ -225,6 +225,7 @@ def test_the_command_prints_one_json_document(tmp_path: Path) -> None:
     assert (report["model"], report["pairs"]) == ("tiny", 6)
 
 
+@pytest.mark.long  # it is timed at its full length
 def test_the_bundled_reranker_which_reads_fewer_tokens_than_others_is_timed_beside_them(tmp_path: Path) -> None:
     command = ["benchmark", "--documents", "2", "--rounds", "1", "--only", "as it comes", "--folder", str(tmp_path)]
     report = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
