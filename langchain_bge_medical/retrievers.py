@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon, plain_form
 
-_RRF = 60  # of reciprocal rank fusion, as its authors have it
+_RRF_K = 60  # of reciprocal rank fusion, as its authors have it
 _POWER = 3  # chosen on development queries: complaints and names, Chinese and English, known and unknown diseases
 _RUNS = re.compile(r"[\u3400-\u9fff]+|[a-z0-9]+(?:\.[0-9]+)?")
 
@@ -46,13 +46,9 @@ class BM25Retriever(BaseRetriever):
         import bm25s
         import numpy as np
 
-        to_text = self.document_to_text or _text_with_aliases
         # Numbers instead of the tokens themselves: over 60,000 records the strings alone would take a gigabyte.
         vocab = self._vocabulary
-        ids = [
-            [vocab.setdefault(token, len(vocab)) for token in tokens_of(to_text(document))]
-            for document in self.documents
-        ]
+        ids = [[vocab.setdefault(token, len(vocab)) for token in self._tokens(document)] for document in self.documents]
         if vocab:  # else nothing can be found, and an average length of 0 is divided by
             self._index = bm25s.BM25(method="lucene")
             self._index.index((ids, vocab), show_progress=False)
@@ -77,9 +73,12 @@ class BM25Retriever(BaseRetriever):
             query: What is searched.
             document: Of those that were indexed, or another.
         """
-        said = set(tokens_of((self.document_to_text or _text_with_aliases)(document)))
+        said = set(self._tokens(document))
         rarity = {token: self._rarity(token) for token in tokens_of(query)}
         return sum(rarity[token] for token in rarity if token in said) / (sum(rarity.values()) or 1.0)
+
+    def _tokens(self, document: Document) -> list[str]:
+        return tokens_of((self.document_to_text or _text_with_aliases)(document))
 
     def _rarity(self, token: str) -> float:
         """Return the inverse document frequency that BM25 weighs a token with."""
@@ -114,14 +113,24 @@ class HybridRetriever(BaseRetriever):
         return self._merged(query, *await asyncio.gather(*halves))
 
     def _merged(self, query: str, dense: list[Document], lexical: list[Document]) -> list[Document]:
-        words = self.lexical.share_said(query, lexical[0]) ** _POWER if lexical else 0.0
-        scores: dict[str, float] = {}
-        documents: dict[str, Document] = {}
-        for weight, found in ((1 - words, dense), (words, lexical)):
-            for rank, document in enumerate(found, start=1):
-                documents.setdefault(document.page_content, document)
-                scores[document.page_content] = scores.get(document.page_content, 0.0) + weight / (_RRF + rank)
-        return sorted(documents.values(), key=lambda document: -scores[document.page_content])
+        return merged(dense, lexical, self.lexical.share_said(query, lexical[0]) ** _POWER if lexical else 0.0)
+
+
+def merged(dense: Iterable[Document], lexical: Iterable[Document], words: float) -> list[Document]:
+    """Return what either half of recall found, merged by reciprocal rank, each text once.
+
+    Args:
+        dense: By vectors, best first.
+        lexical: By words, best first.
+        words: The weight of the second, in [0, 1]; the first has the rest.
+    """
+    scores: dict[str, float] = {}
+    documents: dict[str, Document] = {}
+    for weight, found in ((1 - words, dense), (words, lexical)):
+        for rank, document in enumerate(found, start=1):
+            documents.setdefault(document.page_content, document)
+            scores[document.page_content] = scores.get(document.page_content, 0.0) + weight / (_RRF_K + rank)
+    return sorted(documents.values(), key=lambda document: -scores[document.page_content])
 
 
 class BGERerankRetriever(BaseRetriever):

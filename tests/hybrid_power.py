@@ -6,7 +6,6 @@ diseases and about 200 that the bundled models were never trained on, Chinese an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from langchain_bge_medical import (
     build_index,
     bundled_knowledge_base,
 )
-from langchain_bge_medical.retrievers import _RRF, HybridRetriever
+from langchain_bge_medical.evaluation.compare import read_queries
+from langchain_bge_medical.retrievers import HybridRetriever, merged
 
 DATA = Path(__file__).parent / "data"
 POWERS: Mapping[str, Callable[[float], float]] = {
@@ -28,7 +28,7 @@ POWERS: Mapping[str, Callable[[float], float]] = {
     "equal weights": lambda share: 0.5,
     **{f"power {power}": lambda share, power=power: share**power for power in (1, 2, 3, 4)},
 }
-Found = tuple[list[str], list[str], float, set[str]]
+Found = tuple[list[Document], list[Document], float, set[str]]
 
 
 def collect(most: int | None = None) -> dict[str, list[Found]]:
@@ -61,10 +61,9 @@ def main() -> None:
 
 
 def _complaints(file: str) -> Iterable[tuple[str, set[str]]]:
-    for line in (DATA / f"{file}.jsonl").read_text("utf-8").splitlines():
-        query = json.loads(line)
-        if query["relevant"]:
-            yield query["query"], set(query["relevant"])
+    for query in read_queries(DATA / f"{file}.jsonl"):
+        if query.relevant:
+            yield query.query, set(query.relevant)
 
 
 def _names(documents: Sequence[Document]) -> Iterable[tuple[str, set[str]]]:
@@ -76,21 +75,13 @@ def _names(documents: Sequence[Document]) -> Iterable[tuple[str, set[str]]]:
 def _find(hybrid: HybridRetriever, query: str, right: set[str]) -> Found:
     dense, lexical = hybrid.dense.invoke(query), hybrid.lexical.invoke(query)
     share = hybrid.lexical.share_said(query, lexical[0]) if lexical else 0.0
-    names = ([document.metadata["disease"] for document in half] for half in (dense, lexical))
-    return *names, share, right  # type: ignore[return-value]
+    return dense, lexical, share, right
 
 
 def hit(found: Sequence[Found], weight: Callable[[float], float]) -> float:
     """The share of queries for which a right disease comes first."""
-    hits = 0
-    for dense, lexical, share, right in found:
-        words = weight(share)
-        scores: dict[str, float] = {}
-        for part, names in ((1 - words, dense), (words, lexical)):
-            for rank, name in enumerate(names, start=1):
-                scores[name] = scores.get(name, 0.0) + part / (_RRF + rank)
-        hits += max(scores, key=lambda name: scores[name]) in right
-    return hits / len(found)
+    first = [merged(dense, lexical, weight(share))[0] for dense, lexical, share, _ in found]
+    return sum(document.metadata["disease"] in one[-1] for document, one in zip(first, found, strict=True)) / len(found)
 
 
 if __name__ == "__main__":

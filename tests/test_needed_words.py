@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +11,8 @@ from hypothesis import strategies as st
 from langchain_bge_medical.clinical.folding import folded
 from langchain_bge_medical.clinical.needed_words import PatternSieve, needed_words
 from langchain_bge_medical.clinical.phrases import _patterns
+from tests.readings import lines
 
-DATA = Path(__file__).parent / "data"
 PIECES = ["头", "痛", "胸口", "pain", "can't", " ", "3", "没"]
 PATTERN = st.recursive(
     st.sampled_from(
@@ -57,8 +55,7 @@ def test_the_longest_words_and_fewest_are_looked_for(pattern: str, needed: set[s
 
 
 def test_in_a_long_text_every_pattern_that_matches_is_tried() -> None:
-    said = [json.loads(line)["query"] for line in (DATA / "clinical_triage_dev.jsonl").read_text("utf-8").splitlines()]
-    text = folded("。".join(said))[0]
+    text = folded("。".join(line["query"] for line in lines("clinical_triage_dev")))[0]
     sieve = PatternSieve(text)
     patterns = [pattern for *_, pattern in _patterns()]
     tried = [pattern for pattern in patterns if sieve.may_match(pattern)]

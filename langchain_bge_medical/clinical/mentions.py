@@ -119,8 +119,7 @@ class MentionFinder:
         for mention in chosen:
             taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
         chosen = self._with_values(plain, chosen, taken)
-        if any(map(PatternSieve(masked).may_match, (_FINE, _ABLE, _BETTER, _WORSE))):
-            chosen += self._courses(masked, taken, chosen)
+        chosen += self._courses(masked, taken, chosen)
         chosen += self._phrases(plain, masked, taken)
         chosen += self._homophones.find(masked, taken)
         chosen += self._complaints(masked, taken, chosen)
@@ -239,21 +238,22 @@ class MentionFinder:
         found = []
         spoken = sorted(chosen, key=lambda m: m.start)
         ends = [mention.end for mention in spoken]
-        for match in _FINE.finditer(masked):
+        sieve = PatternSieve(masked)
+        for match in sieve.finditer(_FINE):
             if match["held" if _HIGH.fullmatch(match["what"]) else "fell"]:
                 continue
             if not any(taken[match.start() : match.end()]):
                 term = next(term for words, term in _FINE_TERMS if re.fullmatch(words, match["what"]))
                 found.append(Mention(term, match.start(), match.end(), opposite=True))
                 taken[match.start() : match.end()] = b"\1" * (match.end() - match.start())
-        for match in _ABLE.finditer(masked):
+        for match in sieve.finditer(_ABLE):
             cannot = masked[max(0, match.start() - 2) : match.start()]
             if not any(taken[match.start() : match.end()]) and not re.search("[不没未才]", cannot):
                 assert match.lastindex is not None  # noqa: S101 - each alternative is a group
                 term = _ABLE_TERMS[match.lastindex - 1][1]
                 found.append(Mention(term, match.start(), match.end(), opposite=True))
         for pattern, terms in ((_BETTER, _BETTER_TERMS), (_WORSE, _WORSE_TERMS)):
-            for match in pattern.finditer(masked):
+            for match in sieve.finditer(pattern):
                 if any(taken[match.start() : match.end()]):
                     continue
                 i = bisect.bisect_right(ends, match.start()) - 1
@@ -862,22 +862,25 @@ def _named(kind: str, *, latin: bool = False) -> str:
     return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
-_LATIN_DENIALS = r"\b(?:no|not|never|without|doesn't|don't|isn't|aren't|didn't|hasn't|haven't|denies)\b"
-_ENGLISH = rf"(?P<english>\b(?:{_named('english')})\b)"
-_TOKENS = re.compile(
-    rf"(?P<stop>[，。；？！\n…]|\.(?!\d)|但是|但|不过|可是)"
-    rf"|(?P<alone>{_named('alone')})"
-    rf"|(?P<site>{_CHINESE_SITES}|\b(?:{_LATIN_SITES})\b)"
-    rf"|(?P<deny>{_alternatives(_DENIALS)}|{_LATIN_DENIALS})"
-    rf"|{_ENGLISH}"
-    rf"|(?P<needs>{_named('needs')})"
-)
-# Those of them that a text without Chinese characters may hold, for speed.
-_LATIN_TOKENS = re.compile(
-    rf"(?P<stop>[，。；？！\n…]|\.(?!\d))|(?P<alone>{_named('alone', latin=True)})"
-    rf"|(?P<site>\b(?:{_LATIN_SITES})\b)|(?P<deny>{_LATIN_DENIALS})|{_ENGLISH}"
-)
-assert not _named("needs", latin=True)  # noqa: S101 - else it must stand here, too
+def _token_pattern(*, latin: bool) -> re.Pattern[str]:
+    """Return what tells tokens apart in any text, or for speed in one without Chinese characters."""
+    stop, site = r"[，。；？！\n…]|\.(?!\d)", rf"\b(?:{_LATIN_SITES})\b"
+    deny = r"\b(?:no|not|never|without|doesn't|don't|isn't|aren't|didn't|hasn't|haven't|denies)\b"
+    if not latin:
+        stop, site = rf"{stop}|但是|但|不过|可是", rf"{_CHINESE_SITES}|{site}"
+        deny = rf"{_alternatives(_DENIALS)}|{deny}"
+    kinds = {
+        "stop": stop,
+        "alone": _named("alone", latin=latin),
+        "site": site,
+        "deny": deny,
+        "english": rf"\b(?:{_named('english')})\b",
+        "needs": _named("needs", latin=latin),
+    }
+    return re.compile("|".join(f"(?P<{kind}>{words})" for kind, words in kinds.items() if words))
+
+
+_TOKENS, _LATIN_TOKENS = _token_pattern(latin=False), _token_pattern(latin=True)
 
 
 def _tokens(words: str) -> Iterator[re.Match[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 # How Python itself reads a pattern. It is not public: where it is not there or not as it was, nothing is known of what
@@ -36,6 +36,10 @@ class PatternSieve:
     def __init__(self, text: str) -> None:
         self._text = text
         self._held: dict[str, bool] = {}
+
+    def finditer(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+        """Return the matches of `pattern`, which is not tried where it cannot match."""
+        return pattern.finditer(self._text) if self.may_match(pattern) else iter(())
 
     def may_match(self, pattern: re.Pattern[str]) -> bool:
         """Return whether `pattern`, which has no flags, may match the text; for a short text always true."""

@@ -54,9 +54,9 @@ def phrases(folded: str, masked: str | None = None) -> list[Phrase]:
     spoken = {"any", *(("en",) if re.search("[a-z]", folded) else ()), *(() if folded.isascii() else ("zh",))}
     sieve = PatternSieve(folded)
     for language, rank, term, pattern in _patterns():
-        if language not in spoken or not sieve.may_match(pattern):
+        if language not in spoken:
             continue
-        for match in pattern.finditer(folded):
+        for match in sieve.finditer(pattern):
             start, end = match.span()
             if end == start or (language == "en" and start and folded[start - 1].isalnum()):
                 continue

@@ -313,14 +313,11 @@ class _Facts:
     def occurs(self, alternative: str) -> bool:
         """Return whether an exception is there."""
         if alternative.startswith("~"):
-            pattern = self._patterns[alternative]
-            return self._sieve.may_match(pattern) and pattern.search(self._plain) is not None
+            return next(self._sieve.finditer(self._patterns[alternative]), None) is not None
         return self.quote(alternative) is not None
 
     def _pattern(self, pattern: str) -> str | None:
-        if not self._sieve.may_match(self._patterns[pattern]):
-            return None
-        for match in self._patterns[pattern].finditer(self._plain):
+        for match in self._sieve.finditer(self._patterns[pattern]):
             if _is_word(match) and not _gap_denies(pattern, match.group()):
                 start, end = self._span(match)
                 if (start, end) not in self._affirmed_spans:

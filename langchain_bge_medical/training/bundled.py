@@ -351,7 +351,7 @@ def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTra
 
 
 class FirstStage:
-    """The candidates that hybrid recall would give: vectors and words merged by reciprocal rank."""
+    """The candidates: vectors and words merged by reciprocal rank with equal say, as recall then did."""
 
     def __init__(self, materials: Materials, embeddings: SentenceTransformer) -> None:
         """Rank all diseases for all queries, those watched too."""

@@ -229,17 +229,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reranker", default="bundled")
     parser.add_argument("--embeddings", default="bundled")
     given = parser.parse_args(arguments)
-    files = _read(given.queries)
+    files = [read_queries(path) for path in given.queries]
     other = [query.query for path in given.off_topic for query in read_queries(path)]
     lexicon, flags = default_lexicon(), default_red_flags()
     documents = MedicalKBLoader(given.kb).load()
     search = _search(documents, given.reranker, given.embeddings, lexicon)
-    seen = observe([*files, named_complaints(documents)], search, _names(documents), lexicon)
+    seen = _observe(documents, files, search, lexicon)
     if given.unknown_kb:
         unknown = MedicalKBLoader(given.unknown_kb).load()
         search_unknown = _search(unknown, given.reranker, given.embeddings, lexicon)
-        asked = [*_read(given.unknown_queries), named_complaints(unknown)]
-        more = observe(asked, search_unknown, _names(unknown), lexicon)
+        asked = [read_queries(path) for path in given.unknown_queries]
+        more = _observe(unknown, asked, search_unknown, lexicon)
         seen += [one._replace(group=one.group + len(files) + 1) for one in more]
     blend = fit_blend(seen)
     print(f"BLEND = {blend}")  # noqa: T201 - what it is for
@@ -265,12 +265,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"# {reached}; as it stands {ABSTENTION}, {ABSTENTION_THRESHOLD}")  # noqa: T201
 
 
-def _read(paths: Iterable[Path]) -> list[list[LabelledQuery]]:
-    return [list(read_queries(path)) for path in paths]
-
-
-def _names(documents: Iterable[Document]) -> NameIndex:
-    return NameIndex(document.metadata for document in documents)
+def _observe(
+    documents: Sequence[Document],
+    files: Sequence[Sequence[LabelledQuery]],
+    search: Callable[[str], Sequence[Document]],
+    lexicon: SymptomLexicon,
+) -> list[Candidates]:
+    """Search a knowledge base for the queries of each file, and for its names as the last."""
+    names = NameIndex(document.metadata for document in documents)
+    return observe([*files, named_complaints(documents)], search, names, lexicon)
 
 
 def _search(

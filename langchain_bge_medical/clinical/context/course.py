@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from langchain_bge_medical.clinical.context.after import CEASED, comes_back
 from langchain_bge_medical.clinical.context.finding import Finding
@@ -186,12 +186,10 @@ def _no_more(plain: str, found: Sequence[Finding]) -> list[Finding]:
 def _only_left(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those as absent that are not what is left: 昨天有吐,今天只剩打嗝."""
     told = list(found)
-    starts = [finding.start for finding in told]
     for left in _LEFT.finditer(plain):
-        for i in range(bisect.bisect_left(starts, left.start()) - 1, -1, -1):
-            if left.start() - told[i].end > NEAR or SENTENCE.search(plain, told[i].end, left.start()):
-                break
-            if told[i].status == "present" and EARLIER.search(plain, clause_start(plain, starts[i]), starts[i]):
+        for i in _shortly_before(plain, told, left.start(), NEAR):
+            start = told[i].start
+            if told[i].status == "present" and EARLIER.search(plain, clause_start(plain, start), start):
                 told[i] = told[i]._replace(status="absent")
     return told
 
@@ -249,14 +247,19 @@ def _one_day(plain: str, start: int) -> bool:
 def _attacks_over(plain: str, found: Sequence[Finding]) -> list[Finding]:
     """Return the findings with those of an attack as past that was over some minutes later."""
     told = list(found)
-    starts = [finding.start for finding in told]
     for over in _ATTACK_OVER.finditer(plain):
-        for i in range(bisect.bisect_left(starts, over.start()) - 1, -1, -1):
-            if over.start() - told[i].end > AFTER or SENTENCE.search(plain, told[i].end, over.start()):
-                break
+        for i in _shortly_before(plain, told, over.start(), AFTER):
             if told[i].status == "present":
                 told[i] = told[i]._replace(status="past")
     return told
+
+
+def _shortly_before(plain: str, told: Sequence[Finding], at: int, near: int) -> Iterator[int]:
+    """Yield which findings of a sentence stand before `at`, the last first, none that ends farther off than `near`."""
+    for i in range(bisect.bisect_left(told, at, key=lambda finding: finding.start) - 1, -1, -1):
+        if at - told[i].end > near or SENTENCE.search(plain, told[i].end, at):
+            return
+        yield i
 
 
 def _kind(term: str) -> str:
