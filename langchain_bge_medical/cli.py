@@ -927,6 +927,7 @@ def benchmark(
         tuple[int, int], typer.Option("--lengths", help="Characters of the shortest and of the longest document.")
     ] = (45, 370),
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
+    device: Annotated[str, typer.Option(help="What to run on: cpu, or cuda.")] = "cpu",
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -955,7 +956,7 @@ def benchmark(
 
     from langchain_bge_medical.document_loaders import MedicalKBLoader
     from langchain_bge_medical.evaluation import benchmark as speed
-    from langchain_bge_medical.evaluation.contenders import OURS, PEERS
+    from langchain_bge_medical.evaluation.contenders import contenders_on
     from langchain_bge_medical.model_files import model_folder
 
     if vectors is not None:
@@ -975,7 +976,8 @@ def benchmark(
         if plot.suffix.lower() not in (".png", ".svg") or not plot.parent.is_dir():
             raise UserError(f"--plot is a .png or .svg file in a folder that is there, got {plot}")
     pairs = speed.make_pairs(texts, number, shortest=shortest, longest=longest)
-    peers = [peer for peer in PEERS if only is None or any(part.lower() in peer.name.lower() for part in only)]
+    ours, peers = contenders_on(_there(device))
+    peers = tuple(peer for peer in peers if only is None or any(part.lower() in peer.name.lower() for part in only))
     with tempfile.TemporaryDirectory() as temporary:
         kept = folder or Path(temporary)
         kept.mkdir(parents=True, exist_ok=True)
@@ -992,7 +994,7 @@ def benchmark(
         made.mkdir(exist_ok=True)
         try:
             report = speed.run_benchmark(
-                model, pairs, rounds=rounds, peers=peers, ours=OURS, made=made, progress=err.print
+                model, pairs, rounds=rounds, peers=peers, ours=ours, device=device, made=made, progress=err.print
             )
         except speed.WorkerFailed as error:
             raise UserError(str(error)) from None
@@ -1277,11 +1279,23 @@ def _benchmark_index(vectors: int) -> dict[str, Any]:
         return run_index_benchmark(vectors, texts, BGEEmbeddings(BUNDLED), index, progress=err.print)
 
 
+def _there(device: str) -> str:
+    """Return the device if it is a CPU, or a GPU that is there."""
+    import torch
+
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise UserError(f"--device is cpu, or cuda where torch sees a GPU, got {device!r}")
+    return device
+
+
 def _show_benchmark(report: dict[str, Any]) -> None:
     rates = report["matrix_gflops"]
+    where = report["device"]
+    if where == "cpu":
+        where = f"{report['threads']} threads of {report['processor']}"
     out.print(
         f"{report['model']}: {report['pairs']} pairs, {report['tokens']:,} tokens, {report['gflop']:,} GFLOP; "
-        f"{report['threads']} threads of {report['processor']}; the machine's own products: "
+        f"{where}; the machine's own products: "
         f"{rates['bfloat16']:,} GFLOP/s in bfloat16, {rates['float32']:,} in float32",
         soft_wrap=True,
         highlight=False,

@@ -187,6 +187,7 @@ def some_report() -> dict[str, Any]:
     other = {**row, "name": "[other]", "setting": "bfloat16 8", "seconds": 1.5, "slowest": 2.0, "times_as_long": 6.0}
     return {
         "model": "tiny", "pairs": 12, "tokens": 3_456, "gflop": 7.5, "threads": 2, "processor": "A processor",
+        "device": "cpu",
         "matrix_gflops": {"bfloat16": 900.0, "float32": 400.0}, "rows": [{**row, "name": "ours, auto"}, other],
         "skipped": {"absent": "a_module not installed"},
     }  # fmt: skip
@@ -202,6 +203,26 @@ def test_the_report_for_people_has_every_figure_and_why_others_were_skipped(caps
         "absent: a_module not installed",
     ):
         assert shown in printed
+    cli._show_benchmark({**some_report(), "device": "A GPU"})
+    assert "A GPU; the machine's own products" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_benchmark_on_a_gpu_that_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "gpu"):
+        failed = CliRunner().invoke(cli.app, ["benchmark", "--shape", "tiny", "--device", device])
+        assert isinstance(failed.exception, cli.UserError)
+        assert f"--device is cpu, or cuda where torch sees a GPU, got '{device}'" in str(failed.exception)
+
+
+def test_on_a_gpu_the_same_are_timed_as_on_a_cpu_but_for_what_has_no_gpu_there() -> None:
+    ours, peers = contenders.contenders_on("cuda")
+    assert ours[0].name == OURS[0].name
+    assert contenders.contenders_on("cpu") == (OURS, PEERS)
+    assert {peer.name for peer in peers} & {peer.name for peer in PEERS} == {
+        "CrossEncoder.predict, as it comes",
+        "CrossEncoder.predict, best",
+    }
 
 
 def test_a_plot_has_a_bar_for_each_row_and_without_matplotlib_it_says_what_it_needs(

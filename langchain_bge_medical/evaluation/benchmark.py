@@ -37,8 +37,9 @@ SHAPES: dict[str, dict[str, int]] = {
 """Shapes of models, from their configs on the Hugging Face hub; `tiny` is for tests."""
 
 QUERY = "最近三天一直发烧,咳嗽得很厉害,痰很多,晚上睡不好。"
-# Rows and columns of the product that the machine's rate is measured with, and how long it is repeated.
-_PRODUCT = (2_048, 4_096)
+# Rows and columns of the product that the machine's rate is measured with, how often at a time, and for how long.
+_PRODUCT, _PRODUCTS = (2_048, 4_096), 1
+_GPU_PRODUCT, _GPU_PRODUCTS = (8_192, 8_192), 10
 _PRODUCT_S = 1.0
 _SLOW_S, _SLOW_ROUNDS = 10.0, 3
 
@@ -130,6 +131,7 @@ def run_benchmark(
     rounds: int = 5,
     peers: Sequence[Contender] = PEERS,
     ours: Sequence[Contender] = OURS,
+    device: str = "cpu",
     made: Path,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -145,15 +147,17 @@ def run_benchmark(
             takes over ten seconds.
         peers: Others.
         ours: At least one, the first being what the others take turns with.
+        device: What the contenders run on, whose matrix rate and memory are measured.
         made: A folder for converted models.
         progress: Told what is being done.
 
     Returns:
-        `pairs`, `tokens` (special ones included), `threads`, `processor`, `matrix_gflops` (bfloat16 and float32,
-        medians), `rows` and `skipped` (name → why). A row has `name`, `setting`, `seconds` (median), `fastest`,
+        `pairs`, `tokens` (special ones included), `threads`, `processor`, `device`, `matrix_gflops` (bfloat16
+        and float32, medians), `rows` and `skipped` (name → why). A row has `name`, `setting`, `seconds` (median), `fastest`,
         `slowest`, `pairs_per_s`, `times_as_long` (median of the ratios to our first in the same round),
         `matrix_share` (of the bfloat16 rate of the machine, counting every multiplication of the model and none of
-        the padding), `spearman` (with our float32's order), `load_s` and `peak_mib` (of the process's memory).
+        the padding), `spearman` (with our float32's order, or our first's), `load_s` and `peak_mib` (of the
+        process's memory, or the GPU's).
     """
     anchor, *others = ours
     tokens, flops = _work(model, pairs)
@@ -184,12 +188,12 @@ def run_benchmark(
                         anchor_times.append(before)
                         ratios.append(seconds / before)
                     row = _row(contender.name, setting, times, len(pairs), ratios)
-                    rows.append({**row, "load_s": worker.loaded_s, "peak_mib": worker.peak_mib()})
+                    rows.append({**row, "load_s": worker.loaded_s, "peak_mib": worker.peak_mib(device)})
             except WorkerFailed as error:
                 skipped[contender.name] = str(error)
             for dtype, measured in rates.items():
-                measured.append(ours_worker.matrix_rate(dtype))
-        load_s, peak = ours_worker.loaded_s, ours_worker.peak_mib()
+                measured.append(ours_worker.matrix_rate(dtype, device))
+        load_s, peak = ours_worker.loaded_s, ours_worker.peak_mib(device)
     if not anchor_times:
         raise WorkerFailed("nothing ran beside ours")
     first = _row(anchor.name, anchor.settings[0], anchor_times, len(pairs), [1.0])
@@ -200,8 +204,9 @@ def run_benchmark(
         row["matrix_share"] = round(flops / row["seconds"] / 1e9 / matrix["bfloat16"], 3)
         row["spearman"] = round(spearman(logits[row["name"]], reference), 4)
     return {
-        "pairs": len(pairs), "tokens": tokens, "gflop": round(flops / 1e9, 1), "threads": os.cpu_count(),
-        "processor": _processor(), "matrix_gflops": matrix, "rows": rows, "skipped": skipped,
+        "pairs": len(pairs), "tokens": tokens, "gflop": round(flops / 1e9, 1), "threads": _threads(),
+        "processor": _processor(), "device": _device_name(device), "matrix_gflops": matrix, "rows": rows,
+        "skipped": skipped,
     }  # fmt: skip
 
 
@@ -239,11 +244,11 @@ class _Worker:
         seconds, logits = self._ask("score", list(pairs))
         return seconds, logits
 
-    def matrix_rate(self, dtype: str) -> float:
-        return float(self._ask("matrix_rate", dtype))
+    def matrix_rate(self, dtype: str, device: str) -> float:
+        return float(self._ask("matrix_rate", dtype, device))
 
-    def peak_mib(self) -> int:
-        return int(self._ask("peak_mib"))
+    def peak_mib(self, device: str) -> int:
+        return int(self._ask("peak_mib", device))
 
     def _ask(self, *what: Any) -> Any:
         try:
@@ -344,29 +349,53 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     return float(a @ b) / size if size else 1.0
 
 
-def _matrix_rate(dtype: str) -> float:
-    """Return the rate of torch's own product of large matrices, in GFLOP/s: the best second of it."""
+def _matrix_rate(dtype: str, device: str) -> float:
+    """Return the rate of torch's own product of large matrices, in GFLOP/s: the best within a second."""
     import torch
 
-    rows, columns = _PRODUCT
+    on_cpu = device == "cpu"
+    (rows, columns), products = (_PRODUCT, _PRODUCTS) if on_cpu else (_GPU_PRODUCT, _GPU_PRODUCTS)
     kind = getattr(torch, dtype)
-    x, weight = torch.randn(rows, columns).to(kind), torch.randn(columns, columns).to(kind)
-    best = float("inf")
+    x, weight = (torch.randn(size, columns).to(device, kind) for size in (rows, columns))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        for _ in range(products):
+            y = torch.nn.functional.linear(x, weight)
+        if not on_cpu:
+            y[0, 0].item()  # waits until all are done
+        return time.perf_counter() - start
+
     with torch.inference_mode():
-        torch.nn.functional.linear(x, weight)
-        until = time.perf_counter() + _PRODUCT_S
+        seconds()
+        best, until = float("inf"), time.perf_counter() + _PRODUCT_S
         while time.perf_counter() < until:
-            start = time.perf_counter()
-            torch.nn.functional.linear(x, weight)
-            best = min(best, time.perf_counter() - start)
-    return 2 * rows * columns * columns / best / 1e9
+            best = min(best, seconds())
+    return 2 * products * rows * columns * columns / best / 1e9
 
 
-def _peak_mib() -> int:
+def _peak_mib(device: str) -> int:
+    if device != "cpu":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device) / (1 << 20))
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(used / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def _threads() -> int | None:
+    """Return how many cores this process may use: `taskset` leaves fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str:
@@ -428,7 +457,8 @@ def plot(report: dict[str, Any], file: Path) -> None:
     labels = [f"{row['times_as_long']:.2f} ×  ({row['seconds']:.2f} s)" for row in rows]
     axes.bar_label(bars, labels, padding=6, fontsize=8)
     axes.set_xlabel(
-        f"times as long as ours, {report['pairs']} pairs, {report['tokens']:,} tokens; {report['processor']}",
+        f"times as long as ours, {report['pairs']} pairs, {report['tokens']:,} tokens; "
+        f"{report['processor'] if report['device'] == 'cpu' else report['device']}",
         fontsize=8,
     )
     axes.tick_params(axis="y", labelsize=8)

@@ -49,27 +49,27 @@ class Contender:
         return [module for module in self.needs if importlib.util.find_spec(module) is None]
 
 
-def _ours(dtype: str, model: Path, made: Path, setting: Any) -> Score:
+def _ours(dtype: str, device: str, model: Path, made: Path, setting: Any) -> Score:
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
 
-    encoder = BGECrossEncoder(str(model), max_length=max_length(model), dtype=dtype, device="cpu")  # type: ignore[arg-type]
+    encoder = BGECrossEncoder(str(model), max_length=max_length(model), dtype=dtype, device=device)  # type: ignore[arg-type]
     return encoder.logits
 
 
 @lru_cache(maxsize=1)
-def _cross_encoder(model: Path, dtype: str) -> Any:
+def _cross_encoder(model: Path, dtype: str, device: str) -> Any:
     import torch
     from sentence_transformers import CrossEncoder
 
     return CrossEncoder(
-        str(model), device="cpu", max_length=max_length(model), model_kwargs={"dtype": getattr(torch, dtype)},
+        str(model), device=device, max_length=max_length(model), model_kwargs={"dtype": getattr(torch, dtype)},
         activation_fn=torch.nn.Identity(), local_files_only=True,
     )  # fmt: skip
 
 
-def _sentence_transformers(model: Path, made: Path, setting: tuple[str, int]) -> Score:
+def _sentence_transformers(device: str, model: Path, made: Path, setting: tuple[str, int]) -> Score:
     dtype, batch_size = setting
-    encoder = _cross_encoder(model, dtype)
+    encoder = _cross_encoder(model, dtype, device)
     return lambda pairs: encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
 
 
@@ -77,21 +77,21 @@ def _torchao(model: Path, made: Path, setting: tuple[str, int]) -> Score:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     dtype, batch_size = setting
-    encoder = _cross_encoder(model, dtype)
+    encoder = _cross_encoder(model, dtype, "cpu")
     quantize_(encoder, Int8DynamicActivationInt8WeightConfig())
     return lambda pairs: encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
 
 
-def _flag_embedding(model: Path, made: Path, batch_size: int) -> Score:
-    reranker = _flag_reranker(model)
+def _flag_embedding(device: str, model: Path, made: Path, batch_size: int) -> Score:
+    reranker = _flag_reranker(model, device)
     return lambda pairs: list(reranker.compute_score(list(pairs), batch_size=batch_size))
 
 
 @lru_cache(maxsize=1)
-def _flag_reranker(model: Path) -> Any:
+def _flag_reranker(model: Path, device: str) -> Any:
     from FlagEmbedding import FlagReranker
 
-    return FlagReranker(str(model), use_fp16=False, devices=["cpu"], max_length=max_length(model))
+    return FlagReranker(str(model), use_fp16=device != "cpu", devices=[device], max_length=max_length(model))
 
 
 def _prepare_openvino(model: Path, made: Path, pairs: Pairs) -> None:
@@ -193,18 +193,19 @@ def _flashrank(model: Path, made: Path, setting: Any) -> Score:
 
 _HALF_AND_WHOLE = tuple((dtype, size) for dtype in ("bfloat16", "float32") for size in (4, 8, 16, 32))
 _SIZES = (1, 4, 8, 16)
+_GPU_SIZES = (16, 32, 64, 128, 256)
 _ONNX = ("onnxruntime", "onnx", "onnxscript")
 
 OURS = (
-    Contender("ours, auto", partial(_ours, "auto")),
-    Contender("ours, int8", partial(_ours, "int8")),
-    Contender("ours, float32", partial(_ours, "float32")),
+    Contender("ours, auto", partial(_ours, "auto", "cpu")),
+    Contender("ours, int8", partial(_ours, "int8", "cpu")),
+    Contender("ours, float32", partial(_ours, "float32", "cpu")),
 )
 PEERS = (
-    Contender("CrossEncoder.predict, as it comes", _sentence_transformers, (("float32", 32),)),
-    Contender("CrossEncoder.predict, best", _sentence_transformers, _HALF_AND_WHOLE),
+    Contender("CrossEncoder.predict, as it comes", partial(_sentence_transformers, "cpu"), (("float32", 32),)),
+    Contender("CrossEncoder.predict, best", partial(_sentence_transformers, "cpu"), _HALF_AND_WHOLE),
     Contender("CrossEncoder + torchao int8", _torchao, (("bfloat16", 8), ("float32", 8)), ("torchao",)),
-    Contender("FlagReranker, best", _flag_embedding, (4, 8, 32), ("FlagEmbedding",)),
+    Contender("FlagReranker, best", partial(_flag_embedding, "cpu"), (4, 8, 32), ("FlagEmbedding",)),
     Contender(
         "OpenVINO bf16, best", partial(_openvino, "openvino.xml", "bf16"), _SIZES, ("openvino",), _prepare_openvino
     ),
@@ -216,6 +217,23 @@ PEERS = (
     Contender("ONNX Runtime int8, best", partial(_onnx, "model_int8.onnx"), _SIZES, _ONNX, _prepare_onnx),
     Contender("FlashRank (int8), as it comes", _flashrank, (None,), ("flashrank", *_ONNX), _prepare_onnx),
 )  # fmt: skip
+
+
+def contenders_on(device: str) -> tuple[tuple[Contender, ...], tuple[Contender, ...]]:
+    """Return ours and the others that run on a device, e.g. `cpu` or `cuda`."""
+    if device == "cpu":
+        return OURS, PEERS
+    ours = (
+        Contender("ours, auto", partial(_ours, "auto", device)),
+        Contender("ours, float16", partial(_ours, "float16", device)),
+    )
+    cross_encoder, flag = partial(_sentence_transformers, device), partial(_flag_embedding, device)
+    peers = (
+        Contender("CrossEncoder.predict, as it comes", cross_encoder, (("float32", 32),)),
+        Contender("CrossEncoder.predict, best", cross_encoder, tuple(("bfloat16", size) for size in _GPU_SIZES)),
+        Contender("FlagReranker (fp16), best", flag, _GPU_SIZES, ("FlagEmbedding",)),
+    )
+    return ours, peers
 
 
 def _traceable(model: Path) -> tuple[Any, dict[str, Any]]:
