@@ -222,6 +222,28 @@ def test_the_retrieval_loss_leaves_neutral_diseases_out(materials: Materials, ti
     assert alone == 0
 
 
+def test_a_query_is_asked_of_its_own_diseases_knowledge_base_alone(tiny_embedding_model: Path, tmp_path: Path) -> None:
+    from langchain_bge_medical.training.bundled import _ranking_rows
+
+    kb, other, corpus = (tmp_path / name for name in ("kb.json", "other.json", "c.jsonl"))
+    kb.write_text(json.dumps(RECORDS[:3], ensure_ascii=False), "utf-8")
+    other.write_text(json.dumps([RECORDS[0], *RECORDS[3:]], ensure_ascii=False), "utf-8")
+    lines = [{"disease": r["disease"], "query": f"{r['symptoms']}怎么办"} for r in RECORDS]
+    corpus.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    made = make_materials(kb, [corpus], other=other, amounts=Amounts(2, 0, 0, 0, 0))
+    assert made.books == [0, 0, 0, 1, 1, 1]
+    assert {query.disease for query in made.queries} == set(range(6))
+    for query in made.queries:
+        assert {made.books[place] for place in query.lexical} == {made.books[query.disease]}
+    model = SentenceTransformer(str(tiny_embedding_model), device="cpu").eval()
+    rows = _ranking_rows(made, Recipe(group=2, epochs=5), FirstStage(made, model), 0, 3)
+    for query, documents in zip(rows["query"], rows["documents"], strict=True):
+        assert {made.books[place // 3] for place in documents} == {made.books[made.queries[query].disease]}
+    texts = [text for cards in made.documents for text in cards] + [query.text for query in made.queries]
+    loss = RetrievalLoss(model, made, TokenStore(model.tokenizer, texts, model.device), Recipe())
+    assert [row.count(True) for row in loss.neutral.tolist()] == [3] * 6
+
+
 def test_both_models_train_end_to_end_and_load_through_the_public_classes(materials: Materials, tmp_path: Path) -> None:
     materials.save(tmp_path / "m.json.gz")
     recipe = {
@@ -315,10 +337,15 @@ def test_the_materials_command_writes_what_the_function_makes_and_keeps_evaluati
     secret = lines[2]["query"]
     kept_out.write_text(json.dumps({"query": secret, "relevant": [RECORDS[2]["disease"]]}, ensure_ascii=False), "utf-8")
     amounts = {"variants": 2, "rough": 1, "synthetic": 1, "english": 1, "groups": 3}
-    options = ["--kb", str(kb), "--corpus", str(corpus), "--keep-out", str(kept_out), "--amounts", json.dumps(amounts)]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([RECORDS[0], {**RECORDS[1], "disease": "在第二库中的病"}], ensure_ascii=False), "utf-8")
+    options = ["--kb", str(kb), "--other-kb", str(other), "--corpus", str(corpus)]
+    options += ["--keep-out", str(kept_out), "--amounts", json.dumps(amounts)]
     write_materials([*options, "--unseen", "1", "--out", str(out)])
     made = Materials.load(out)
-    assert made == make_materials(kb, [corpus], kept_out=[secret], unseen=1, amounts=Amounts(**amounts))
+    again = make_materials(kb, [corpus], other=other, kept_out=[secret], unseen=1, amounts=Amounts(**amounts))
+    assert made == again
+    assert made.diseases[-1] == "在第二库中的病"
     assert secret not in {query.text for query in made.queries}
     cold, ear = made.diseases.index("普通感冒"), made.diseases.index("中耳炎")
     assert (made.neutral[cold], made.neutral[ear]) == ([ear], [cold])

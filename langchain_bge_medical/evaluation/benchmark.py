@@ -153,8 +153,8 @@ def run_benchmark(
 
     Returns:
         `pairs`, `tokens` (special ones included), `threads`, `processor`, `device`, `matrix_gflops` (bfloat16
-        and float32, medians), `rows` and `skipped` (name → why). A row has `name`, `setting`, `seconds` (median), `fastest`,
-        `slowest`, `pairs_per_s`, `times_as_long` (median of the ratios to our first in the same round),
+        and float32, medians), `rows` and `skipped` (name → why). A row has `name`, `setting`, `seconds` (median),
+        `fastest`, `slowest`, `pairs_per_s`, `times_as_long` (median of the ratios to our first in the same round),
         `matrix_share` (of the bfloat16 rate of the machine, counting every multiplication of the model and none of
         the padding), `spearman` (with our float32's order, or our first's), `load_s` and `peak_mib` (of the
         process's memory, or the GPU's).

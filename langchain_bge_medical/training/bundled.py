@@ -7,6 +7,7 @@ hours on two cores.
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import logging
@@ -220,7 +221,8 @@ class RetrievalLoss(torch.nn.Module):
         self.first_query = len(materials.documents) * self.variants
         self.first_phrase = self.first_query + len(materials.queries)
         self.terms = materials.terms
-        self.neutral = torch.zeros(len(materials.diseases), len(materials.diseases), dtype=torch.bool)
+        books = torch.tensor(materials.books)
+        self.neutral = books[:, None] != books[None]
         for i, others in enumerate(materials.neutral):
             self.neutral[i, others] = True
         self.neutral = self.neutral.to(model.device)
@@ -300,7 +302,8 @@ def train_embeddings(materials: Materials, recipe: Recipe, out: Path, device: st
 def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTransformer, out: Path) -> None:
     """Train the cross-encoder on groups of one right and several wrong documents, and save it to `out`."""
     set_seed(recipe.seed + 1)
-    device, tokenizer = str(embeddings.device), embeddings.tokenizer
+    # A copy: the first stage's own goes on cutting where the bi-encoder's positions end.
+    device, tokenizer = str(embeddings.device), copy.deepcopy(embeddings.tokenizer)
     tokenizer.model_max_length = recipe.reranker_tokens
     shape = (recipe.reranker_hidden, recipe.reranker_intermediate, recipe.reranker_layers, recipe.reranker_tokens)
     network = XLMRobertaForSequenceClassification(_config(tokenizer, *shape, init_std=_INIT_STD))
@@ -346,7 +349,8 @@ def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTra
             logger.info("watched, %s: first stage %s, reranked %s", name, first_stage.hits(among), hit_at_1(among))
     model.half().save(str(out), create_model_card=False)
     shutil.rmtree(base)
-    digests = (hashlib.blake2b(cards[0].encode(), digest_size=8).hexdigest() for cards in materials.documents)
+    documents = (cards for cards, book in zip(materials.documents, materials.books, strict=True) if book == 0)
+    digests = (hashlib.blake2b(cards[0].encode(), digest_size=8).hexdigest() for cards in documents)
     (out / "known_documents.txt").write_text("\n".join(digests) + "\n", "utf-8")
 
 
@@ -358,11 +362,15 @@ class FirstStage:
         self._materials = materials
         cards = embeddings.encode([documents[0] for documents in materials.documents], batch_size=64)
 
-        def ranked(queries: Sequence[Any]) -> np.ndarray:
+        books = np.array(materials.books)
+
+        def ranked(queries: Sequence[Any], asked: Sequence[int]) -> np.ndarray:
+            """Return all diseases, best first; `asked` are some of those that the queries are asked of."""
             if not queries:
                 return np.zeros((0, len(cards)), dtype=np.int64)
             vectors = embeddings.encode([query.text for query in queries], batch_size=256, show_progress_bar=False)
-            dense = (-(vectors @ cards.T)).argsort(1)[:, :_FETCH_K]
+            similarity = np.where(books[asked][:, None] == books[None], vectors @ cards.T, -np.inf)
+            dense = (-similarity).argsort(1)[:, :_FETCH_K]
             scores = np.zeros((len(queries), len(cards)))
             for i, query in enumerate(queries):
                 scores[i, dense[i]] += 1 / (_RRF_K + 1 + np.arange(dense.shape[1]))
@@ -370,8 +378,9 @@ class FirstStage:
             order: np.ndarray = (-scores).argsort(1, kind="stable")
             return order
 
-        self.order = ranked(materials.queries)
-        self.watched = ranked(materials.watched)
+        # What is off topic, and what is watched, is asked of the knowledge base, which the first disease is of.
+        self.order = ranked(materials.queries, [max(0, query.disease) for query in materials.queries])
+        self.watched = ranked(materials.watched, [0] * len(materials.watched))
 
     def hits(self, among: Callable[[int], bool]) -> float:
         """Return hit@1 over the watched queries whose first relevant disease is `among` those."""
@@ -397,10 +406,13 @@ def _ranking_rows(
     by_rank = 1 / (np.arange(candidates.shape[1]) + recipe.rank_offset)
     np.put_along_axis(weight, candidates, by_rank[None], axis=1)
     weight[:, unseen] = 0
+    books = np.array(materials.books)
+    weight[books[np.maximum(right, 0)][:, None] != books[None]] = 0
     for i, disease in enumerate(right):
         if disease >= 0:
             weight[i, [disease, *materials.neutral[disease]]] = 0
-    size = min(recipe.group, count - 1 - int(unseen.sum()) - max(map(len, materials.neutral), default=0))
+    smallest = int(np.bincount(books).min())
+    size = min(recipe.group, smallest - 1 - int(unseen.sum()) - max(map(len, materials.neutral), default=0))
     repeats = np.concatenate([np.arange(len(right)), *[np.flatnonzero(right < 0)] * (recipe.off_topic_repeats - 1)])
     queries, documents, labels = [], [], []
     with np.errstate(divide="ignore"):

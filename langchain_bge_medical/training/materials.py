@@ -1,7 +1,8 @@
 """What the bundled models are trained on, as one file: made once on any machine, trained on anywhere.
 
-`python -m langchain_bge_medical.training.materials --out FILE` reads the knowledge base, the symptom lexicon and the
-written complaints, and writes texts and numbers only, so that training itself needs none of them.
+`python -m langchain_bge_medical.training.materials --out FILE` reads the knowledge base, a second one of other
+diseases, the symptom lexicon and the written complaints, and writes texts and numbers only, so that training itself
+needs none of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from langchain_bge_medical.training.queries import Complaint, QueryWriter, leave
 logger = logging.getLogger(__name__)
 
 CORPUS = Path(__file__).parent / "corpus"
+OTHER_DISEASES = CORPUS / "other_diseases"
 KINDS = ("written", "rough", "synthetic", "english", "off_topic")
 _SEED = 20261126
 _CANDIDATES = 50  # of the lexical stage, by query
@@ -83,6 +85,8 @@ class Materials:
     watched: list[WatchedQuery]
     unseen: list[str]
     """Diseases about which nothing is trained."""
+    books: list[int]
+    """By disease: 0 for the knowledge base, 1 for the second one. A query is asked of its disease's alone."""
 
     def save(self, path: Path) -> None:
         """Write to `path`, gzipped JSON."""
@@ -102,8 +106,9 @@ class Materials:
         kinds = [query.kind for query in self.queries]
         return {
             "seed": self.seed,
-            "diseases": len(self.diseases),
+            "diseases": self.books.count(0),
             "unseen": len(self.unseen),
+            "other_diseases": self.books.count(1),
             "queries": {kind: kinds.count(kind) for kind in KINDS},
             "terms": len(self.terms),
             "groups": len(self.groups),
@@ -126,13 +131,14 @@ class Amounts(NamedTuple):
     rough: int = 1
     synthetic: int = 16
     english: int = 32
-    groups: int = 8_000
+    groups: int = 24_000
 
 
 def make_materials(
     kb: Path,
     corpus: Sequence[Path],
     *,
+    other: Path | None = None,
     kept_out: Sequence[str] = (),
     watched: Sequence[Path] = (),
     unseen: int = 0,
@@ -144,6 +150,8 @@ def make_materials(
     Args:
         kb: The knowledge base.
         corpus: Written complaints, JSON Lines.
+        other: A second knowledge base, of other diseases, so that the models learn to read records and not 331 of
+            them by heart. Diseases that the first one has are left out of it.
         kept_out: Texts that nothing close to may be trained on.
         watched: Query files to watch progress on; they are kept out too.
         unseen: About this many diseases nothing is trained, to see how the models do on what they never saw.
@@ -166,9 +174,14 @@ def make_materials(
 
     rng = random.Random(seed)  # noqa: S311 - a seed, not a secret
     records = list(MedicalKBLoader(kb).lazy_records())
+    own = len(records)
+    names = {record.disease for record in records}
+    if other is not None:
+        records += [record for record in MedicalKBLoader(other).lazy_records() if record.disease not in names]
+    books = [int(i >= own) for i in range(len(records))]
     lexicon = SymptomLexicon.load()
     place = {record.disease: i for i, record in enumerate(records)}
-    hidden = set(rng.sample(range(len(records)), unseen))
+    hidden = set(rng.sample(range(own), unseen))
     to_watch = [query for file in watched for query in read_queries(file)]
     protected = [*kept_out, *(query.query for query in to_watch)]
 
@@ -192,14 +205,19 @@ def make_materials(
         queries += [(roughen(c.query, rng), place[c.disease], kind) for c in leave_out(made, protected, limit=0.8)]
 
     documents = [Document(page_content=r.card(), metadata=r.metadata()) for r in records]
-    search = BM25Retriever(documents=documents, k=_CANDIDATES, document_to_text=searchable_text(lexicon))
+    searches = [
+        BM25Retriever(documents=some, k=_CANDIDATES, document_to_text=searchable_text(lexicon))
+        for some in (documents[:own], documents[own:])
+        if some
+    ]
 
-    def lexical(text: str) -> list[int]:
-        return [place[document.metadata["disease"]] for document in search.invoke(text)]
+    def lexical(text: str, disease: int = -1) -> list[int]:
+        found = searches[books[disease] if disease >= 0 else 0].invoke(text)
+        return [place[document.metadata["disease"]] for document in found]
 
-    names = NameIndex(record.metadata() for record in records)
+    by_name = NameIndex(record.metadata() for record in records[:own])
     seen_in_watch = [
-        WatchedQuery(q.query, [place[n] for n in map(names.get, q.relevant) if n is not None], lexical(q.query))
+        WatchedQuery(q.query, [place[n] for n in map(by_name.get, q.relevant) if n is not None], lexical(q.query))
         for q in to_watch
         if q.relevant
     ]
@@ -209,18 +227,20 @@ def make_materials(
         documents=[[r.card(), *(variant_of(r, rng) for _ in range(amounts.variants))] for r in records],
         neutral=_neutral(records, place),
         near=[[place[n] for n in record.differentials if n in place] for record in records],
-        queries=[Query(*query, lexical(query[0])) for query in queries],
+        queries=[Query(*query, lexical(query[0], query[1])) for query in queries],
         groups=list(itertools.islice(_groups(records, lexicon, rng), amounts.groups)),
         terms=[Term(form, entry.term) for entry in lexicon.entries.values() for form in (*entry.colloquial, *entry.en)],
         watched=seen_in_watch,
         unseen=[records[i].disease for i in sorted(hidden)],
+        books=books,
     )
 
 
 def variant_of(record: DiseaseRecord, rng: random.Random) -> str:
     """Return the record's card with some symptoms left out or in another order, and less of the description.
 
-    A model that always sees the same 331 texts learns them by heart; one that sees them change has to read.
+    A model that always sees the same 331 texts learns them by heart; one that sees them change has to read. From a
+    third of them the name is gone, for it says it all to who knows it.
     """
     symptoms = list(record.symptoms)
     if rng.random() < 0.5:
@@ -236,7 +256,8 @@ def variant_of(record: DiseaseRecord, rng: random.Random) -> str:
     elif share < 0.7:
         sentences = rng.sample(sentences, rng.randint(1, len(sentences)))
     description = "".join(s + "。" for s in sentences)
-    return f"疾病名称:{record.disease}\n症状表现:{'、'.join(symptoms)}\n简要描述:{description}"
+    name = f"疾病名称:{record.disease}\n" if rng.random() > 1 / 3 else ""
+    return f"{name}症状表现:{'、'.join(symptoms)}\n简要描述:{description}"
 
 
 def _neutral(records: Sequence[DiseaseRecord], place: dict[str, int]) -> list[list[int]]:
@@ -257,12 +278,12 @@ def _groups(records: Sequence[DiseaseRecord], lexicon: SymptomLexicon, rng: rand
     names = [record.disease for record in records]
     terms = list(lexicon.entries)
 
-    def said(term: str) -> str:
+    def said(term: str, english: bool) -> str:
         entry = lexicon.entries[term]
         chance = rng.random()
-        if chance < 0.25 or not entry.colloquial:
-            return term
-        return rng.choice(entry.en) if chance > 0.85 and entry.en else rng.choice(entry.colloquial)
+        if (english or chance > 0.9) and entry.en:
+            return rng.choice(entry.en)
+        return term if chance < 0.25 or not entry.colloquial else rng.choice(entry.colloquial)
 
     def record(symptoms: Sequence[str]) -> str:
         filled = [*symptoms, *rng.sample(terms, rng.randint(0, 6))]
@@ -271,7 +292,9 @@ def _groups(records: Sequence[DiseaseRecord], lexicon: SymptomLexicon, rng: rand
 
     while True:
         asked = rng.sample(terms, rng.choice((1, 1, 2, 2, 3, 4)))
-        query = rng.choice(("，", " ", ",", "、", "，还")).join(said(term) for term in asked)
+        english = rng.random() < 0.25
+        joint = rng.choice((", ", " and ", "; ") if english else ("，", " ", ",", "、", "，还"))
+        query = joint.join(said(term, english) for term in asked)
         wrong = []
         for i in range(7):
             # Two records have all but one of the findings, the others have none of them.
@@ -286,7 +309,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kb", type=Path, default=RESOURCES / "medical_knowledge.json")
-    parser.add_argument("--corpus", type=Path, nargs="*", default=sorted(CORPUS.glob("*.jsonl")))
+    parser.add_argument("--other-kb", type=Path, default=OTHER_DISEASES / "records.json", help="a second one")
+    corpus = sorted([*CORPUS.glob("*.jsonl"), OTHER_DISEASES / "complaints.jsonl"])
+    parser.add_argument("--corpus", type=Path, nargs="*", default=corpus)
     parser.add_argument("--keep-out", type=Path, nargs="*", default=[], help="evaluation queries, JSON Lines")
     parser.add_argument("--watch", type=Path, nargs="*", default=[], help="queries to watch progress on; kept out too")
     parser.add_argument("--unseen", type=int, default=0, help="leave this many diseases out of the training")
@@ -299,6 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     materials = make_materials(
         options.kb,
         options.corpus,
+        other=options.other_kb,
         kept_out=kept_out,
         watched=options.watch,
         unseen=options.unseen,
