@@ -87,7 +87,11 @@ class Alarm:
         return self.bias + total / math.sqrt(square)
 
     def _sum(self, plain: str) -> float:
-        return sum(math.prod(self.runs.get(run, (0.0, 0.0))) for run in runs(units(plain)))
+        return sum(self._products.get(run, 0.0) for run in runs(units(plain)))
+
+    @functools.cached_property
+    def _products(self) -> dict[str, float]:
+        return {run: idf * weight for run, (idf, weight) in self.runs.items()}
 
 
 def units(plain: str) -> list[str]:
@@ -99,8 +103,7 @@ def runs(parts: Sequence[str]) -> Iterator[str]:
     """Yield every run of one to three units, the ends of the text being units too."""
     ended = ["^", *parts, "$"]
     for length in range(1, _LONGEST_RUN + 1):
-        for start in range(len(ended) - length + 1):
-            yield " ".join(ended[start : start + length])
+        yield from map(" ".join, zip(*(ended[start:] for start in range(length)), strict=False))
 
 
 def _parts(plain: str) -> Iterator[tuple[int, int]]:

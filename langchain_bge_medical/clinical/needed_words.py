@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -51,8 +52,14 @@ class PatternSieve:
     def _holds(self, word: str) -> bool:
         held = self._held.get(word)
         if held is None:
-            held = self._held[word] = word in self._text
+            # Most words are ruled out by a pair of neighbours that stands nowhere, without reading the text again.
+            held = self._pairs.issuperset(map("".join, itertools.pairwise(word))) and word in self._text
+            self._held[word] = held
         return held
+
+    @functools.cached_property
+    def _pairs(self) -> set[str]:
+        return set(map("".join, itertools.pairwise(self._text)))
 
 
 def _of_sequence(items: Iterable[tuple[Any, Any]]) -> Words:

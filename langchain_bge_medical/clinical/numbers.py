@@ -169,8 +169,11 @@ def measurements(plain: str) -> list[Measurement]:
     return kept
 
 
+_HEAT = re.compile("烧|体温|热|fever|temp")
+
+
 def _temperatures(plain: str) -> Iterator[Measurement]:
-    weather = bool(_WEATHER.search(plain))
+    weather, spoken_of = bool(_WEATHER.search(plain)), bool(_HEAT.search(plain))
     for match in _FAHRENHEIT.finditer(plain):
         celsius = (float(match["f"] or match["f2"]) - 32) / 1.8
         yield Measurement("temperature", round(celsius, 1), *match.span())
@@ -179,7 +182,7 @@ def _temperatures(plain: str) -> Iterator[Measurement]:
         tenth = match["tenth"] or match["after"]
         value = (whole or 0) + (0.5 if match["half"] else (to_number(tenth) or 0) / 10 if tenth else 0)
         explicit = plain[match.end() - 1] in "度℃c°s" or match["after"] or match["half"]
-        spoken = re.search(r"烧|体温|热|fever|temp", plain[max(0, match.start() - 12) : match.end() + 8])
+        spoken = spoken_of and _HEAT.search(plain, max(0, match.start() - 12), match.end() + 8)
         if 34 <= value <= 43 and (spoken or (explicit and not weather)):
             yield Measurement("temperature", value, *match.span())
     for match in _BARE_TEMPERATURE.finditer(plain):

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 
 from langchain_bge_medical.clinical.context.finding import Status
-from langchain_bge_medical.clinical.context.words import AFTER, AGO, BODY, NUMBER, REST, UNSEEING, UNSURE, clause_start
+from langchain_bge_medical.clinical.context.words import (
+    AFTER,
+    AGO,
+    BODY,
+    NEAR,
+    NUMBER,
+    REST,
+    UNSEEING,
+    UNSURE,
+    clause_start,
+)
 
 _TURN = re.compile(r"但|不过|可是|只是|就是|而且|然后|\bbut\b|\bthough\b|(?<=[^\x00-\x7f])\s+(?=[^\x00-\x7f])")
 _LONG_AGO = rf"(?:{AGO}|之前|上学期|年轻|小时候?|上学时|.天那会儿?|{NUMBER}年多?[以之]?前)"
@@ -53,16 +63,16 @@ _NO_USE = (
     r"|[要想敢能]|说话)"
 )
 _NOT_THERE = re.compile(
-    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|莫得|没啥|没什么|没动静|[唔不]多|已?排除|不(?:明显"
+    rf"(?:{_NO_USE}.){{0,12}}?(?:没有|没得|没|冇|无|呒没|木有|木得|莫得|没啥|没什么|没动静|[唔不]多|已?排除|不(?:明显"
     rf"|严重|算)|[不未]曾|未|不存在|[谈说称算]不上"
     r"|不至于|没影|阴性|否认|否|零|(?<![没未不有])(?:摇头|消失|痊愈|已愈)|未诉|未及|未有|未见|未闻及?"
     rf"|未触及|不沾边?"
     r"|没到[那这]个?(?:份|程度|地步)上?|没听(?:他|她|娃|人)?(?:说|提|喊|叫)|没(?:再|怎么|咋)?(?:听|复发|看|瞧|瞅|见"
     r"|发现|摸|量|查|测|感觉|觉得?|出现|有|犯|闹|发作)(?:见|到|出来?|着|出|过|来){0,2}"
     r"|(?:看|摸|瞧|量|测|觉|感觉)[也都]?不(?:见|到|出|着)来?)(?:过|了|的|咗|晒|啊|吧|呀|呢|哦|哈|啦|嘛|出现|发生"
-    r"|这回事|的事|什么|任何|高|低|异常){0,3}"
+    r"|这回事|的事|什么|任何|高|低|多|异常|[我他她娃]?\w过){0,3}"
     rf"|{_ADVERB}{{0,4}}(?:(?:再也?没有?|(?:没有?|冇|未|不|唔)再)(?!恢复|好|长好|[睡吃喝走站看用去查管治敢能下上]|起(?!来)).{{0,3}}"
-    r"|没(?:有)?(?:出(?:过|现)?|出来|冒出来|起来|发出来|长出来|露面|找上门))"
+    r"|没(?:有)?(?:出(?:过|现)?|(?:[吐咳拉流冒长起发]出?)?[来过]|起|露面|找上门))"
     rf"|{_ADVERB}{{0,4}}(?:勿|唔|不)(?:会|算|再|怎么|太|大|咋){{0,2}}(?:有|了|的|啊|呢|啦|犯|发作|出现)*"
     r"|(?:已经?|都|全|基本|彻底|总算)*(?:止住|控制住|退尽|消尽|好透|好全|好彻底|好利索|断根)了?|['’]s (?:down|gone"
     r"|resolved|over)|[- ]free|\s*[(（](?:-|－|–|neg|无|阴性|否)[)）]|\s?[-–－—]\s*"
@@ -77,7 +87,7 @@ _NOT_THERE = re.compile(
 )
 _DAY = (
     r"(?:[今昨前琴寻][天日早晚晨夜儿朝]|大前天|上午|中午|下午|晚上|凌晨|早上|夜里|后来|这[两几]天"
-    r"|周[一二三四五六日天]|第[一二三四五六七八九十0-9]{1,2}[天日周]|当[天晚日场时]|隔天|次日|立马|马上|立刻|很快|自行|自己|没几天|跟着"
+    r"|上?周[一二三四五六日天]?|上个?(?:月|星期|礼拜)|第[一二三四五六七八九十0-9]{1,2}[天日周]|当[天晚日场时]|隔天|次日|立马|马上|立刻|很快|自行|自己|没几天|跟着"
     r"|一下子?)"
 )
 _SPELL = (
@@ -91,15 +101,22 @@ CEASED = re.compile(
     rf"|算是){{0,5}}"
     r"(?:[退消](?:干净|下去|光|完|尽|的差不多|得差不多)|[没不](?:再)?(?:犯|流|出|来|发)|止住|退下去|停|止|退|好|消|不见"
     r"|(?<![吞咽吃喝瘦烂坏掉摔跌倒])(?:下来|下去)|过去|恢复|缓解|缓过来|控制住|压下去|压住|没得|没|冇|治好|断根|干净"
-    r"|松活|松快|跟着走|走(?=了\s*$)|利索|瘪|褪|散|结痂|愈合|长好|收口)"
+    r"|松活|松快|跟着走|走(?=了\s*$)|利索|瘪|褪|散|结痂|愈合|长好|收口|stop)"
     r"(?:干净|全|透|利索|彻底|光)?[了咗](?:的|啦|哈|晒)?"
     r"(?:(?<=[了咗])成?[一两三四五六七八九十几好多半0-9]{0,3}个?(?:天|小时|礼拜|星期|周|月|年)(?:了|多)?)?"
     r"(?=\s*$|\s|之后|以后|[换剩光只又接反轮变])"
     rf"|{_SPELL}?(?:{_DAY}|早就?|已经?|全|都|基本|彻底|完全|自己)*(?:(?:停|断|消失|好(?![几些多久半])){NUMBER}个?(?:天|小时|礼拜|星期|周|月|年)了"
     r"|消退|退尽|消尽|消失|痊愈|[退消][的得]差不多)(?=\s*$)|(?:早就?|已经?|都|全)(?:退|消|好|没|停)(?=\s*$)"
-    r"|\s(?:(?:but|and|has|have|had|is|are|it|all|just|finally|basically|almost|completely|mostly|nearly|now) ){0,3}"
+    r"|退(?=\s|第.[天日]|$)"
+    rf"|(?:{_DAY}|刚|才|总算|终于|都|全|已经?){{0,3}}(?:[退消](?:干净|光|完|尽)|掉光)(?=\s*$)"
+    # 小疙瘩抹了药膏全下去了
+    rf"|(?:[抹涂敷贴吃喝打扎挂输用拔治做]|冷冻|针灸)[了完过][^，,。；;不没]{{0,6}}?[药膏针贴次片天周月](?:{_DAY}|全|都"
+    r"|就|总算|终于|基本|彻底|已经?){1,3}(?:下去|好|消|退|没|停|掉光|掉)(?:光|干净)?了?(?=\s*$)"
+    r"|(?:['’]s)?(?:\s(?:spells?|attacks?|episodes?|fits?|bouts?))?"
+    r"\s(?:(?:but|and|has|have|had|is|are|it|all|just|finally|basically|almost|completely|mostly|nearly|now"
+    r"|long) ){0,3}"
     r"(?:never happened|resolved|gone(?: (?:away|down))?|went (?:away|down)|died down|calmed down|stopped|broke"
-    r"|settled|cleared(?: up)?|subsided|over with)\b"
+    r"|settled|cleared(?: up)?|subsided|over with|(?<!all )over(?= now|\s*$))\b"
 )
 _COMES_BACK = re.compile(
     r"[^。；;!！?？\n]{0,14}?又(?:回来|找上门|卷土重来|冒出来)(?P<all>)"
@@ -109,6 +126,9 @@ _NOT_DONE = re.compile(
     rf"{_ADVERB}{{0,4}}(?:没有?|冇|未|唔|不|勿|呒没)(?:怎么|咋|太|大|再|真)?(?P<verb>.)(?:过|着|到|起来|出来?|了"
     rf"|几次|多少)?"
 )  # 出血没出
+_NOT = r"(?:没有?|冇|木有|木得|没得|无)"
+_EACH_NOT = re.compile(_NOT)
+_NEXT_NOT = re.compile(rf"[^，,。；;!！?？\n\s没冇木无]{{1,4}}{_NOT}")
 _WHETHER = r"(?:有没有|是不是|算不算|是否|(?P<one>.)[没不](?P=one)过?)"
 _UNCLEAR = re.compile(
     rf".{{0,8}}?{_WHETHER}.{{0,3}}?{UNSURE}(?:有没有|是不是|算不算|到底|[算有是的了呢也]|.[没不].){{0,3}}"
@@ -124,16 +144,17 @@ _UNCLEAR = re.compile(
     r"|[^,.]{0,20}\b(?:maybe|perhaps|possibly|i think|i guess|i suppose|not sure|or something)\s*"
 )
 # A question, and its answer if the patient gives one: 头疼?不疼。恶心?有一点, 问我有没有盗汗,我说没有.
-_ASKED = re.compile(r"[^，,。；;!！、\n.]{0,3}?(?:吗|[?？])|\s(?:though|then|too|either|anything)\?")
+_ASKED = re.compile(r"[^，,。；;!！、\n.]{0,3}?(?:吗|[?？])|\s[a-z]{1,12}\?")
 # 头痛嘛,没有的; 问我有没有盗汗,我说没有
 _UNASKED = re.compile(
-    r"(?:[嘛呢吧]|的话|这个)?\s*[，,]\s*(?:[量查看问摸听试][过了][，,])?(?:我|他|她)?就?(?:说|回答|答)?(?:那"
+    r"(?:[嘛呢吧]|的话|这个)?\s*[，,]\s*(?:[量查看问摸听试][过了][，,])?(?:我|他|她)?(?:摆摆?手|摇摇?头)?就?(?:说|回答|答)?(?:那"
     r"|这个?)?(?:倒是?|还|真|确实|可|都){0,3}"
     r"(?:没有|冇)(?:的|过|呢|啊)?(?=[，,。；;!！\n]|$)|[:：]\s*(?:没有?|无|否|no|none)(?=[，,。；;!！\n\s]|$)"
+    r"|,\s(?:no|nope|nah)(?=[.;!\n]|$)"
 )
 _ANSWER = re.compile(
     r"[吗呢的]{0,2}\s*[?？，,。]?\s*[?？]?\s*(?:(?:我|他|她)?(?:就)?(?:说|回答?|答)?(?:都|全|倒是?|那)?"
-    r"(?P<no>(?:没有?|冇|无|否|莫得|没得|不是|不存在|谈不上|不会|不太?)(?:过|的|啊|了|呢|哈"
+    r"(?P<no>也?(?:没有?|冇|无|否|莫得|没得|木有|木得|哪有|不是|不存在|谈不上|不至于|不会|不太?)(?:木有|的事|过|的|啊|了|呢|哈"
     r"|吧)*(?=[、，,。；;!！?？\n\s]|$)"
     r"|[不没](?:怎么|太|咋)?(?P<same>\w)|(?:no|nope|none|nah|zero|never|nil|negative|gone|not (?:really|at all|yet))\b)"
     r"|(?:我|他|她)?(?P<yes>有(?!没有)|会(?!不会)|是的|对[，,。]|嗯|经常|老是|偶尔|天天|真的"
@@ -171,7 +192,7 @@ def told_after(plain: str, start: int, end: int, following: int) -> Status | Non
     said_of = plain[start:end]
     if (answer := _answered(plain, said_of, end)) is not None:
         return answer
-    if following == end or _NEW.match(plain, end):
+    if following == end or plain[end:following].isspace() or _NEW.match(plain, end):
         return None
     rest = REST.match(plain, end, end + AFTER)
     stop = rest.end() if rest else end
@@ -184,7 +205,7 @@ def told_after(plain: str, start: int, end: int, following: int) -> Status | Non
     if _THAT_TIME.match(plain, end, min(stop, following)):
         return "past"
     if stop > following:
-        return None
+        return "absent" if _denied_each(plain, end, following) else None
     words = plain[end:stop]
     if words.isascii():
         words = words.rstrip()
@@ -196,6 +217,11 @@ def told_after(plain: str, start: int, end: int, following: int) -> Status | Non
     if _NOT_THERE.fullmatch(words) or (not_done and not_done["verb"] in said_of):
         return None if _seen_no_more(said_of, words) else "absent"
     return None
+
+
+def _denied_each(plain: str, end: int, following: int) -> bool:
+    """Return whether a finding, and the one behind it, has a denial of its own right behind: 鼻涕没有喷嚏没有."""
+    return bool(_EACH_NOT.fullmatch(plain, end, following) and _NEXT_NOT.match(plain, following, following + NEAR))
 
 
 def _answered(plain: str, said_of: str, end: int) -> Status | None:

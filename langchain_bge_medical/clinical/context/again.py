@@ -11,7 +11,7 @@ from langchain_bge_medical.clinical.lexicon import Mention
 
 # What stands between a symptom and the same symptom said again of it: 恶心倒不恶心, 肿没肿, 痒是真痒.
 _AGAIN = re.compile(
-    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反倒|怎么也"
+    r"(?:倒是?|是|也|都|还|又|就|真的?|的确|确实|一点儿?|[我它他她]|可|却|现在|已经|并|反[倒而]|怎么也"
     r"|从来){0,4}(?P<deny>没有?|不|唔|勿|冇|无|袂|未)?"
     r"(?:怎么|太|大|见|再|咋)?"
 )

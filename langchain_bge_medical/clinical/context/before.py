@@ -20,10 +20,11 @@ _COMMA = re.compile(r"[，,]")
 _RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
 DENYING = re.compile(
-    r"(?<![痛疼痒好对])伐(?=$)|没有|没得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒"
+    r"(?<![痛疼痒好对])伐(?=$)|没有|没得|木得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒"
     r"|勿|弗|毋|莫得|莫(?=$)|木有"
     r"|袂|𣍐|并非|哪有|哪来的?|何来|零(?=$)|\((?:-|–|−|neg)\)|\b(?:neg|denying|w/o|lack(?:s|ing)?|rul(?:es?|ed"
-    r"|ing) out|nil|-ve for|minus|anything but|far from)\b|\bno\b|\bnot\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b"
+    r"|ing) out|nil|-ve for|minus|anything but|far from)\b|(?<![a-z])no\b"
+    r"|(?<![a-z])not\b|\bneither\b|\bnor\b|\bnever\b|\bwithout\b"
     r"|\bden(?:y|ies|ied)\b|n['’]t\b|\bnegative for\b|\bnone\b"
     r"|\b(?:do|does|did|is|are|was|were|has|have|had)nt\b"
 )
@@ -147,6 +148,9 @@ _BARE = re.compile(r"[，,]\s*(?:my |his |her )?$")  # no blood, no burning, ank
 _OR_ELSE = re.compile(r"(?:还是|或者?是?|又?像|是)[^，,。；;!！?？\n]{0,3}")  # 说不清是头晕还是脚下发飘
 
 
+_SAYS_NOTHING = ("", " ", "、")  # what stands between most of the findings of a list
+
+
 def denied_within(words: str) -> bool:
     """Return whether the last clause of `words`, in plain form, holds a denial: `耳后不红不肿`, not `耳后不红,肿`."""
     heard = _heard(UNSEEING.sub("", words))
@@ -193,12 +197,12 @@ def advance(plain: str, state: State, mention: Mention) -> tuple[Context, State]
         context, between = Context(when=context.when), "，" + between[own_denial.end() :]
     between = _SPACE.sub("，", between)
     who, own, patient, kin = told_of(plain, between, state.who, state.patient, mention)
-    turned = bool(cut := last_end(_CLAUSE_END, between))
+    turned = bool(cut := last_end(_CLAUSE_END, between) if between not in _SAYS_NOTHING else 0)
     if cut:
         context, between = Context(), between[cut:]
     in_list = end > 0 and bool(_JOINTS.fullmatch(between))
     kin = kin or (in_list and context.kin)
-    if (cut := last_end(_COMMA, between)) and not (in_list and context.record_style):
+    if between not in _SAYS_NOTHING and (cut := last_end(_COMMA, between)) and not (in_list and context.record_style):
         context, between = Context(when=context.when if in_list else None), between[cut:]
     ends = _ENDS.search(between)
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
@@ -253,6 +257,8 @@ def _like(between: str, told: str) -> bool:
 
 def _reaches(pattern: re.Pattern[str], words: str, reach: int) -> bool:
     """Return whether the last match is followed by at most so many characters, a list left out, or by English only."""
+    if words in _SAYS_NOTHING:
+        return False
     end = last_end(pattern, words)
     rest = words[max(end, words.rfind("、") + 1) :]
     return end > 0 and (rest.isascii() or len(rest) <= reach)
@@ -260,6 +266,8 @@ def _reaches(pattern: re.Pattern[str], words: str, reach: int) -> bool:
 
 def _when(words: str) -> str | None:
     """Return which time the words speak of last, `now` or `past`; a past that is far off is that of something else."""
+    if words in _SAYS_NOTHING:
+        return None
     when = _last_kind(_WHEN, words)
     return when if when != "past" or _reaches(_WHEN, words, _PAST_REACH) else None
 

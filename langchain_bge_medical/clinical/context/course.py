@@ -85,7 +85,8 @@ _ALL_OVER = re.compile(
     r"(?:never (?:seen|had|noticed|felt|got) (?:any|it|one|that|either)|gone|resolved|over|stopped|went away"
     r"|cleared up|better|settled|none|not any ?more|never since|not since"
     r"|no longer"
-    r"|nothing)(?: (?:now|by now|today|since|completely)){0,2})(?=[,.;!\n]|$| but)"
+    r"|nothing|fine (?:now|today|this morning|again))(?: (?:now|by now|today|this morning|since"
+    r"|since \w+|completely)){0,2})(?=[,.;!\n]|$| but)"
 )
 _LEFT = re.compile(r"(?:只|就|光|还)剩下?|剩下(?!的)")
 _FINE_NOW = re.compile(

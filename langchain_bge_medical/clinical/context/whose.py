@@ -117,11 +117,14 @@ def told_of(
         patient: Who the patient is, as far as was said.
         mention: The finding.
     """
-    who, own = _last_who(between, before)
-    relative = _relative(between) if between else None
+    if not between or between.isspace():
+        relative = ours = None
+        who, own = before, False
+    else:
+        relative, ours = _relative(between), _OUR_CHILD.search(between)
+        who, own = _last_who(between, before)
     if relative is not None:
         who, own = "others", False
-    ours = _OUR_CHILD.search(between)
     if ours is not None and (_OUTSIDER.match(patient) if patient else _OUTSIDE.search(between, 0, ours.start())):
         relative, patient, who, own = None, ours["child"], "self", True  # 好几个小朋友都红眼睛,我家娃也红了,眼屎…
     elif relative in _CHILDREN and patient is not None and _OUTSIDER.match(patient):
@@ -163,8 +166,6 @@ def _name(relative: str) -> str:
 def _last_who(words: str, before: str | None) -> tuple[str | None, bool]:
     """Return whom the next finding is told of, and whether that is the teller, in their own words right before it."""
     who = before
-    if not words:
-        return who, False
     clause = last_end(STOP, words)
     for match in _WHO.finditer(words):
         if match.lastgroup == "others" and _DOES_TO_ME.match(words, match.end()):
