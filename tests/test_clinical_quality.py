@@ -83,7 +83,8 @@ def test_hardly_anything_denied_is_taken_to_be_there(name: str, most: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("part", "most"), [("dev", 0), ("dev2", 0), ("dev3", 1), ("dev4", 2), ("dev5", 4), ("dev6", 1), ("dev7", 12), ("dev8", 61)]
+    ("part", "most"),
+    [("dev", 0), ("dev2", 0), ("dev3", 1), ("dev4", 2), ("dev5", 4), ("dev6", 1), ("dev7", 12), ("dev8", 61)],
 )
 def test_next_to_nothing_denied_is_taken_to_be_there_where_the_rules_were_written(part: str, most: int) -> None:
     assert denied_shown_as_present(f"clinical_polarity_{part}")[0] <= most
