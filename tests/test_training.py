@@ -23,13 +23,15 @@ from langchain_bge_medical.model_files import bundled_knowledge_base, resolved_r
 from langchain_bge_medical.training import model_card
 from langchain_bge_medical.training.bundled import (
     FirstStage,
+    Further,
     GroupLoss,
     Recipe,
     RetrievalLoss,
     TokenStore,
+    further_queries,
     main,
 )
-from langchain_bge_medical.training.materials import CORPUS, Amounts, Materials, make_materials
+from langchain_bge_medical.training.materials import CORPUS, Amounts, Materials, Query, make_materials
 from langchain_bge_medical.training.materials import main as write_materials
 from langchain_bge_medical.training.queries import Complaint, QueryWriter, leave_out, read_complaints, roughen
 from langchain_bge_medical.training.tokenizer import build_tokenizer
@@ -222,15 +224,23 @@ def test_the_retrieval_loss_leaves_neutral_diseases_out(materials: Materials, ti
     assert alone == 0
 
 
-def test_a_query_is_asked_of_its_own_diseases_knowledge_base_alone(tiny_embedding_model: Path, tmp_path: Path) -> None:
-    from langchain_bge_medical.training.bundled import _ranking_rows
-
+@pytest.fixture(scope="module")
+def two_books(tmp_path_factory: pytest.TempPathFactory) -> Materials:
+    tmp_path = tmp_path_factory.mktemp("books")
     kb, other, corpus = (tmp_path / name for name in ("kb.json", "other.json", "c.jsonl"))
     kb.write_text(json.dumps(RECORDS[:3], ensure_ascii=False), "utf-8")
     other.write_text(json.dumps([RECORDS[0], *RECORDS[3:]], ensure_ascii=False), "utf-8")
     lines = [{"disease": r["disease"], "query": f"{r['symptoms']}怎么办"} for r in RECORDS]
     corpus.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
-    made = make_materials(kb, [corpus], other=other, amounts=Amounts(2, 0, 0, 0, 0))
+    return make_materials(kb, [corpus], other=other, amounts=Amounts(2, 0, 0, 0, 0))
+
+
+def test_a_query_is_asked_of_its_own_diseases_knowledge_base_alone(
+    tiny_embedding_model: Path, two_books: Materials
+) -> None:
+    from langchain_bge_medical.training.bundled import _ranking_rows
+
+    made = two_books
     assert made.books == [0, 0, 0, 1, 1, 1]
     assert {query.disease for query in made.queries} == set(range(6))
     for query in made.queries:
@@ -278,6 +288,56 @@ def test_both_models_train_end_to_end_and_load_through_the_public_classes(materi
         assert resolved_revision(tmp_path / f"bundled_{kind}") in card
         assert "Not measured" in card
         assert ("| `group` | 4 |" in card) == (kind == "reranker")
+
+
+def test_training_goes_on_from_a_reranker_with_what_is_said_of_the_other_diseases(
+    tiny_embedding_model: Path, two_books: Materials, tmp_path: Path
+) -> None:
+    two_books.save(tmp_path / "m.json.gz")
+    start, out = tmp_path / "start", tmp_path / "out"
+    tokenizer = build_tokenizer(two_books.texts(), 128)
+    XLMRobertaForSequenceClassification(tiny_config(tokenizer, num_labels=1, type_vocab_size=2)).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    recipe = {**asdict(Recipe(reranker_tokens=128, group=2)), "data": two_books.counts()}
+    (start / "recipe.json").write_text(json.dumps(recipe))
+    (start / "known_documents.txt").write_text("known\n")
+    shutil.copytree(tiny_embedding_model, out / "bundled_embeddings")
+    options = ["--materials", str(tmp_path / "m.json.gz"), "--out", str(out), "--device", "cpu"]
+    main([*options, "--further-from", str(start), "--further", json.dumps({"own": 1, "batch": 2, "lr": 0.01})])
+    made = out / "bundled_reranker"
+    pair = [("头痛", two_books.documents[0][0])]
+
+    def logit(folder: Path) -> float:
+        return BGECrossEncoder(str(folder), max_length=128, dtype="float32").logits(pair)[0]
+
+    before, after = logit(start), logit(made)
+    assert math.isfinite(after)
+    assert abs(after - before) > 1e-3
+    kept = ["--further", json.dumps({"own": 1, "batch": 2, "lr": 0.01, "start_share": 1.0})]
+    unchanged = tmp_path / "unchanged"
+    shutil.copytree(tiny_embedding_model, unchanged / "bundled_embeddings")
+    main([*options, "--out", str(unchanged), "--further-from", str(start), *kept])
+    assert logit(unchanged / "bundled_reranker") == pytest.approx(before, abs=2e-2)  # it is saved in half precision
+    written = json.loads((made / "recipe.json").read_text("utf-8"))
+    assert {**written, "further": None} == {**recipe, "further": None}
+    assert written["further"]["queries"] == 3 + 1  # all three of the second knowledge base, one of the first
+    assert (made / "known_documents.txt").read_text() == "known\n"
+    card = (made / "README.md").read_text("utf-8")
+    assert "with 4 queries: all written ones about 3 other diseases" in card
+    assert "| `lr` | 0.01 |" in card
+
+
+def test_what_it_goes_on_with_is_all_about_the_other_diseases_and_a_choice_of_the_rest(two_books: Materials) -> None:
+    extra = [
+        Query("stocks", -1, "off_topic", []),
+        Query("headache", 4, "english", []),
+        Query("cough", 1, "english", []),
+    ]
+    materials = replace(two_books, queries=[*two_books.queries, *extra])
+    chosen = further_queries(materials, Further(own=2, english=9))
+    books = [(q.kind, two_books.books[q.disease] if q.disease >= 0 else None) for q in chosen]
+    assert Counter(books) == {("written", 1): 3, ("written", 0): 2, ("english", 1): 1, ("off_topic", None): 1}
+    assert chosen == further_queries(materials, Further(own=2, english=9))
 
 
 FIGURES: dict[str, Any] = {

@@ -262,6 +262,7 @@ def bundled_card(
         measured = report.get("revisions", {}).get(kind)
         if measured != revision:
             raise CardError(f"figures of {report.get('queries')} are of the {kind} {measured}; {folder} is {revision}")
+    further = recipe.pop("further", None)
     seed, of_pair = recipe.pop("seed"), ("embedding_", "term_")
     own = {name: value for name, value in recipe.items() if name.startswith(of_pair) == (kind == "embeddings")}
     groups = f"| groups of short invented records | {data['groups']:,} |\n" if kind == "reranker" else ""
@@ -274,11 +275,24 @@ def bundled_card(
         data=data,
         groups=groups,
         seeds=f"{seed if kind == 'embeddings' else seed + 1} for the model, {data['seed']} for the data",
-        recipe=_table((f"`{name}`", f"{value:g}") for name, value in own.items()),
+        recipe=_table((f"`{name}`", f"{value:g}") for name, value in own.items()) + _further(further),
         figures=_figures(figures, unseen) if figures or unseen else _NOT_MEASURED,
         failures="\n".join(f"- {line}" for line in _failures(kind, figures, unseen)),
         **_KINDS[kind],
     )
+
+
+def _further(further: Mapping[str, Any] | None) -> str:
+    """Return what the card says of training that went on from a finished reranker, if it did."""
+    if further is None:
+        return ""
+    said = (
+        f"\n\nThen on, by `--further-from`, with {further['queries']:,} queries: all written ones about "
+        f"{further['other_diseases']:,} other diseases\n(`training/corpus/other_diseases`), each among records of "
+        "these alone, with some about the knowledge base, and off-topic\ntexts:\n\n| | |\n|---|---|\n"
+    )
+    rows = ((f"`{name}`", f"{value:g}") for name, value in further.items() if name not in ("queries", "other_diseases"))
+    return said + _table(rows)
 
 
 def _figures(figures: Sequence[Mapping[str, Any]], unseen: Sequence[Mapping[str, Any]]) -> str:
