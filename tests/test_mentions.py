@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon
+from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import folded, mentions_of
 from tests.test_lexicon import TEXTS
 
@@ -135,6 +135,14 @@ def test_measured_values_and_what_is_as_it_should_be_say_a_term_or_its_contrary(
     text: str, expected: tuple[str, bool]
 ) -> None:
     assert expected in [(term, opposite) for _, term, opposite in said(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("小便时刺痛", "小便时刺痛"), ("小便的时候刺疼，头痛", "小便的时候刺疼"), ("排尿时刺", "尿时刺")]
+)
+def test_the_kind_of_a_pain_is_quoted_with_the_word_for_it(text: str, said: str) -> None:
+    mention = mentions_of(text, default_lexicon())[0]
+    assert text[mention.start : mention.end] == said
 
 
 def test_a_paraphrase_that_shares_most_of_a_form_is_found() -> None:

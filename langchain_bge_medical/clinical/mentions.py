@@ -23,7 +23,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class MentionFinder:
         chosen = self._paraphrases.join(plain, chosen, self._known)
         chosen += _descriptions(masked, chosen)
         chosen.sort(key=lambda m: m.start)
-        return _in_text(chosen, offsets, len(text))
+        return _in_text(_with_the_pain(plain, chosen), offsets, len(text))
 
     # -- 1 and 2: forms
 
@@ -817,6 +817,21 @@ def _value_term(value: Measurement) -> tuple[str, bool] | None:
     if value.kind == "pulse" and value.value > 100:
         return "心悸", False
     return None
+
+
+# A form that ends before its last character: 小便刺 in 小便时刺痛.
+_PAIN_OF_A_KIND = re.compile("(?<=[刺胀酸绞灼隐钝抽跳坠])[痛疼]")
+
+
+def _with_the_pain(plain: str, mentions: Sequence[Mention]) -> list[Mention]:
+    """Return the mentions, those that name the kind of a pain with the word for it."""
+    following = [mention.start for mention in mentions[1:]] + [len(plain)]
+    return [
+        mention._replace(end=mention.end + 1)
+        if mention.end < start and _PAIN_OF_A_KIND.match(plain, mention.end)
+        else mention
+        for mention, start in zip(mentions, following, strict=False)  # one too many if there is no mention
+    ]
 
 
 def _in_text(mentions: list[Mention], offsets: Any, length: int) -> list[Mention]:
