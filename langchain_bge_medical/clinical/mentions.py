@@ -819,7 +819,7 @@ def _value_term(value: Measurement) -> tuple[str, bool] | None:
     return None
 
 
-# A form that ends before its last character: 小便刺 in 小便时刺痛.
+# What a pattern ends before: its own last word is 刺, and 小便时刺痛 was said.
 _PAIN_OF_A_KIND = re.compile("(?<=[刺胀酸绞灼隐钝抽跳坠])[痛疼]")
 
 

@@ -196,14 +196,22 @@ _SIZES = (1, 4, 8, 16)
 _GPU_SIZES = (16, 32, 64, 128, 256)
 _ONNX = ("onnxruntime", "onnx", "onnxscript")
 
-OURS = (
-    Contender("ours, auto", partial(_ours, "auto", "cpu")),
-    Contender("ours, int8", partial(_ours, "int8", "cpu")),
-    Contender("ours, float32", partial(_ours, "float32", "cpu")),
-)
+
+def _ours_in(device: str, *dtypes: str) -> tuple[Contender, ...]:
+    return tuple(Contender(f"ours, {dtype}", partial(_ours, dtype, device)) for dtype in dtypes)
+
+
+def _cross_encoders(device: str, settings: tuple[tuple[str, int], ...]) -> tuple[Contender, ...]:
+    load = partial(_sentence_transformers, device)
+    return (
+        Contender("CrossEncoder.predict, as it comes", load, (("float32", 32),)),
+        Contender("CrossEncoder.predict, best", load, settings),
+    )
+
+
+OURS = _ours_in("cpu", "auto", "int8", "float32")
 PEERS = (
-    Contender("CrossEncoder.predict, as it comes", partial(_sentence_transformers, "cpu"), (("float32", 32),)),
-    Contender("CrossEncoder.predict, best", partial(_sentence_transformers, "cpu"), _HALF_AND_WHOLE),
+    *_cross_encoders("cpu", _HALF_AND_WHOLE),
     Contender("CrossEncoder + torchao int8", _torchao, (("bfloat16", 8), ("float32", 8)), ("torchao",)),
     Contender("FlagReranker, best", partial(_flag_embedding, "cpu"), (4, 8, 32), ("FlagEmbedding",)),
     Contender(
@@ -223,17 +231,11 @@ def contenders_on(device: str) -> tuple[tuple[Contender, ...], tuple[Contender, 
     """Return ours and the others that run on a device, e.g. `cpu` or `cuda`."""
     if device == "cpu":
         return OURS, PEERS
-    ours = (
-        Contender("ours, auto", partial(_ours, "auto", device)),
-        Contender("ours, float16", partial(_ours, "float16", device)),
-    )
-    cross_encoder, flag = partial(_sentence_transformers, device), partial(_flag_embedding, device)
     peers = (
-        Contender("CrossEncoder.predict, as it comes", cross_encoder, (("float32", 32),)),
-        Contender("CrossEncoder.predict, best", cross_encoder, tuple(("bfloat16", size) for size in _GPU_SIZES)),
-        Contender("FlagReranker (fp16), best", flag, _GPU_SIZES, ("FlagEmbedding",)),
+        *_cross_encoders(device, tuple(("bfloat16", size) for size in _GPU_SIZES)),
+        Contender("FlagReranker (fp16), best", partial(_flag_embedding, device), _GPU_SIZES, ("FlagEmbedding",)),
     )
-    return ours, peers
+    return _ours_in(device, "auto", "float16"), peers
 
 
 def _traceable(model: Path) -> tuple[Any, dict[str, Any]]:

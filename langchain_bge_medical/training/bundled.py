@@ -304,8 +304,8 @@ def train_embeddings(materials: Materials, recipe: Recipe, out: Path, device: st
     tokenizer.save_pretrained(base)
     modules = [Transformer(str(base)), Pooling(recipe.embedding_hidden, "mean"), Normalize()]
     model = SentenceTransformer(modules=modules, device=device)
-    texts = [text for documents in materials.documents for text in documents]
-    texts += [query.text for query in materials.queries] + [text for pair in materials.terms for text in pair]
+    texts = materials.cards() + [query.text for query in materials.queries]
+    texts += [text for pair in materials.terms for text in pair]
     loss = RetrievalLoss(model, materials, TokenStore(tokenizer, texts, model.device), recipe)
     rows = [{"query": i, "label": query.disease} for i, query in enumerate(materials.queries) if query.disease >= 0]
     arguments = SentenceTransformerTrainingArguments(
@@ -334,7 +334,7 @@ def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTra
     model = CrossEncoder(str(base), device=device)
     first_stage = FirstStage(materials, embeddings)
     variants = len(materials.documents[0])
-    texts = [text for documents in materials.documents for text in documents]
+    texts = materials.cards()
     asked = len(texts)
     texts += [query.text for query in materials.queries]
     invented = len(texts)
@@ -355,14 +355,11 @@ def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTra
     ):
         if not len(rows["label"]):
             continue
-        arguments = CrossEncoderTrainingArguments(
-            **_shared(recipe, out, device), learning_rate=learning_rate, num_train_epochs=epochs,
-            per_device_train_batch_size=recipe.batch,
-        )  # fmt: skip
-        dataset = Dataset.from_dict(rows)
-        callbacks = [_Watch(hit_at_1, max(1, len(dataset) // recipe.batch // 4))] if materials.watched else []
-        logger.info("reranker: %s, %d groups", stage, len(dataset))
-        CrossEncoderTrainer(model, arguments, train_dataset=dataset, loss=loss, callbacks=callbacks).train()
+        groups = len(rows["label"])
+        callbacks = [_Watch(hit_at_1, max(1, groups // recipe.batch // 4))] if materials.watched else []
+        logger.info("reranker: %s, %d groups", stage, groups)
+        shared = _shared(recipe, out, device)
+        _fit(model, loss, rows, shared, recipe.batch, learning_rate, epochs=epochs, callbacks=callbacks)
     if materials.watched:
         unseen = {materials.diseases.index(name) for name in materials.unseen}
         for name, among in (("all", lambda i: True), ("unseen diseases", lambda i: i in unseen)):
@@ -389,24 +386,39 @@ def train_further(
     device = str(embeddings.device)
     model = CrossEncoder(str(start), device=device, model_kwargs={"dtype": torch.float32})
     materials = replace(materials, queries=further_queries(materials, further), groups=[], watched=[])
-    texts = [text for documents in materials.documents for text in documents]
+    texts = materials.cards()
     store = TokenStore(model.tokenizer, [*texts, *(query.text for query in materials.queries)], model.device)
     recipe = replace(recipe, seed=further.seed, epochs=further.epochs)
     first_stage = FirstStage(materials, embeddings)
     rows = _ranking_rows(materials, recipe, first_stage, len(texts), len(materials.documents[0]))
-    arguments = CrossEncoderTrainingArguments(
-        **_shared(replace(recipe, seed=further.order_seed), out, device), learning_rate=further.lr, num_train_epochs=1,
-        per_device_train_batch_size=further.batch,
-    )  # fmt: skip
-    loss = GroupLoss(model, store, recipe)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    CrossEncoderTrainer(model, arguments, train_dataset=Dataset.from_dict(rows), loss=loss).train()
+    shared = _shared(replace(recipe, seed=further.order_seed), out, device)
+    _fit(model, GroupLoss(model, store, recipe), rows, shared, further.batch, further.lr)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.lerp_(before[name], further.start_share)
     model.half().save(str(out), create_model_card=False)
     shutil.copy(start / "known_documents.txt", out)
     return len(materials.queries)
+
+
+def _fit(
+    model: CrossEncoder,
+    loss: GroupLoss,
+    rows: dict[str, Any],
+    shared: dict[str, Any],
+    batch: int,
+    learning_rate: float,
+    *,
+    epochs: int = 1,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Train the model on groups."""
+    arguments = CrossEncoderTrainingArguments(
+        **shared, learning_rate=learning_rate, num_train_epochs=epochs, per_device_train_batch_size=batch
+    )
+    dataset = Dataset.from_dict(rows)
+    CrossEncoderTrainer(model, arguments, train_dataset=dataset, loss=loss, callbacks=list(callbacks)).train()
 
 
 def further_queries(materials: Materials, further: Further) -> list[Query]:
@@ -429,7 +441,6 @@ class FirstStage:
         """Rank all diseases for all queries, those watched too."""
         self._materials = materials
         cards = embeddings.encode([documents[0] for documents in materials.documents], batch_size=64)
-
         books = np.array(materials.books)
 
         def ranked(queries: Sequence[Any], asked: Sequence[int]) -> np.ndarray:
@@ -615,25 +626,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.only != "reranker":
         train_embeddings(materials, recipe, folder, options.device)
     if options.only != "embeddings":
-        embeddings = SentenceTransformer(str(folder), device=options.device, model_kwargs={"dtype": torch.float32})
-        train_reranker(materials, recipe, embeddings, options.out / "bundled_reranker")
+        train_reranker(materials, recipe, _first_stage_model(folder, options.device), options.out / "bundled_reranker")
     made = (options.only,) if options.only else ("embeddings", "reranker")
     for folder in (options.out / f"bundled_{kind}" for kind in made):
-        described = {**asdict(recipe), "data": materials.counts()}
-        (folder / "recipe.json").write_text(json.dumps(described, indent=1) + "\n", "utf-8")
-        (folder / "README.md").write_text(bundled_card(folder), "utf-8")
+        _describe(folder, {**asdict(recipe), "data": materials.counts()})
+
+
+def _first_stage_model(folder: Path, device: str) -> SentenceTransformer:
+    return SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": torch.float32})
+
+
+def _describe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Write the recipe and the card beside a model."""
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", "utf-8")
+    (folder / "README.md").write_text(bundled_card(folder), "utf-8")
 
 
 def _go_on(materials: Materials, further: Further, embeddings: Path, start: Path, out: Path, device: str) -> None:
     """Train further, and write recipe and card."""
     described = json.loads((start / "recipe.json").read_text("utf-8"))
     recipe = Recipe(**{name: value for name, value in described.items() if name not in ("data", "further")})
-    first_stage = SentenceTransformer(str(embeddings), device=device, model_kwargs={"dtype": torch.float32})
     folder = out / "bundled_reranker"
-    count = train_further(materials, recipe, further, first_stage, start, folder)
+    count = train_further(materials, recipe, further, _first_stage_model(embeddings, device), start, folder)
     described["further"] = {**asdict(further), "queries": count, "other_diseases": materials.books.count(1)}
-    (folder / "recipe.json").write_text(json.dumps(described, indent=1) + "\n", "utf-8")
-    (folder / "README.md").write_text(bundled_card(folder), "utf-8")
+    _describe(folder, described)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,10 @@ class Materials:
             "groups": len(self.groups),
         }
 
+    def cards(self) -> list[str]:
+        """Return every variant of every disease's card, end to end."""
+        return [text for variants in self.documents for text in variants]
+
     def texts(self) -> Iterator[str]:
         """Yield all there is to build a vocabulary from."""
         for variants in self.documents:

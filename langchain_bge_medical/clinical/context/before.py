@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from langchain_bge_medical.clinical.context.whose import told_of
-from langchain_bge_medical.clinical.context.words import AGO, UNSEEING, last_end
+from langchain_bge_medical.clinical.context.words import AGO, SAYS_NOTHING, UNSEEING, last_end
 from langchain_bge_medical.clinical.lexicon import Mention
 
 # What ends the reach of every word before it.
@@ -148,9 +148,6 @@ _BARE = re.compile(r"[，,]\s*(?:my |his |her )?$")  # no blood, no burning, ank
 _OR_ELSE = re.compile(r"(?:还是|或者?是?|又?像|是)[^，,。；;!！?？\n]{0,3}")  # 说不清是头晕还是脚下发飘
 
 
-_SAYS_NOTHING = ("", " ", "、")  # what stands between most of the findings of a list
-
-
 def denied_within(words: str) -> bool:
     """Return whether the last clause of `words`, in plain form, holds a denial: `耳后不红不肿`, not `耳后不红,肿`."""
     heard = _heard(UNSEEING.sub("", words))
@@ -197,12 +194,12 @@ def advance(plain: str, state: State, mention: Mention) -> tuple[Context, State]
         context, between = Context(when=context.when), "，" + between[own_denial.end() :]
     between = _SPACE.sub("，", between)
     who, own, patient, kin = told_of(plain, between, state.who, state.patient, mention)
-    turned = bool(cut := last_end(_CLAUSE_END, between) if between not in _SAYS_NOTHING else 0)
+    turned = bool(cut := last_end(_CLAUSE_END, between))
     if cut:
         context, between = Context(), between[cut:]
     in_list = end > 0 and bool(_JOINTS.fullmatch(between))
     kin = kin or (in_list and context.kin)
-    if between not in _SAYS_NOTHING and (cut := last_end(_COMMA, between)) and not (in_list and context.record_style):
+    if (cut := last_end(_COMMA, between)) and not (in_list and context.record_style):
         context, between = Context(when=context.when if in_list else None), between[cut:]
     ends = _ENDS.search(between)
     # Pseudo-denials are looked for here, so that 无意识障碍 is not heard as 无意.
@@ -257,8 +254,6 @@ def _like(between: str, told: str) -> bool:
 
 def _reaches(pattern: re.Pattern[str], words: str, reach: int) -> bool:
     """Return whether the last match is followed by at most so many characters, a list left out, or by English only."""
-    if words in _SAYS_NOTHING:
-        return False
     end = last_end(pattern, words)
     rest = words[max(end, words.rfind("、") + 1) :]
     return end > 0 and (rest.isascii() or len(rest) <= reach)
@@ -266,7 +261,7 @@ def _reaches(pattern: re.Pattern[str], words: str, reach: int) -> bool:
 
 def _when(words: str) -> str | None:
     """Return which time the words speak of last, `now` or `past`; a past that is far off is that of something else."""
-    if words in _SAYS_NOTHING:
+    if words in SAYS_NOTHING:
         return None
     when = _last_kind(_WHEN, words)
     return when if when != "past" or _reaches(_WHEN, words, _PAST_REACH) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from langchain_bge_medical.clinical.context.words import NEAR, STOP, last_end
+from langchain_bge_medical.clinical.context.words import NEAR, SAYS_NOTHING, STOP, last_end
 from langchain_bge_medical.clinical.lexicon import Mention
 
 _RELATIVES = (
@@ -117,7 +117,7 @@ def told_of(
         patient: Who the patient is, as far as was said.
         mention: The finding.
     """
-    if not between or between.isspace():
+    if between in SAYS_NOTHING:
         relative = ours = None
         who, own = before, False
     else:

@@ -35,6 +35,7 @@ UNSURE = (
 UNSEEING = re.compile(r"看(?:都|也|东西)?不(?:见|到)了?$")
 SENTENCE = re.compile(r"[。；;!！?？\n]")
 STOP = re.compile(r"[，,。；;!！?？\n]")
+SAYS_NOTHING = ("", " ", "、")  # what stands between most of the findings of a list, and what no pattern here matches
 CLAUSE_BACK = 14  # characters before a finding in which its clause is looked for
 NEAR = 8  # characters between 我 and what I have
 AFTER = 40  # characters behind a finding that are looked at
@@ -49,6 +50,7 @@ def clause_start(plain: str, start: int) -> int:
 def last_end(pattern: re.Pattern[str], text: str) -> int:
     """Return where the last match ends, or 0."""
     end = 0
-    for match in pattern.finditer(text):
-        end = match.end()
+    if text not in SAYS_NOTHING:
+        for match in pattern.finditer(text):
+            end = match.end()
     return end
