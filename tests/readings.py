@@ -18,7 +18,7 @@ from langchain_bge_medical.clinical.triage import default_red_flags
 
 DATA = Path(__file__).parent / "data"
 MISREAD = DATA / "misread.json"
-POLARITY = ["clinical_polarity_dev", *(f"clinical_polarity_dev{i}" for i in range(2, 9))]
+POLARITY = ["clinical_polarity_dev", *(f"clinical_polarity_dev{i}" for i in range(2, 10))]
 TRIAGE = ["clinical_triage_dev", "clinical_triage_dev2", "clinical_triage_dev3"]
 
 

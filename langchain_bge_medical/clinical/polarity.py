@@ -11,6 +11,7 @@ from langchain_bge_medical.clinical.context.after import told_after
 from langchain_bge_medical.clinical.context.again import UNSURE_BEFORE, either_way, insists, said_once
 from langchain_bge_medical.clinical.context.before import DENYING, Context, State, advance
 from langchain_bge_medical.clinical.context.course import with_ends
+from langchain_bge_medical.clinical.context.english import told_in_english
 from langchain_bge_medical.clinical.context.finding import AFFIRMED, Finding, Status
 from langchain_bge_medical.clinical.context.whose import ALL_BUT_ME, ASKED_FOR, NOT_ME, SELF_WELL
 from langchain_bge_medical.clinical.context.words import AFTER, STOP
@@ -96,7 +97,8 @@ class Reading:
                 # 怕风怕水倒没有
                 touching = i > 0 and _TOUCHING.fullmatch(self._plain, mentions[i - 1].end, mention.start)
                 all_denied, commas = bool(touching), False
-        self.findings = with_ends(self._plain, said_once(self._plain, found[::-1]))
+        heard = with_ends(self._plain, said_once(self._plain, found[::-1]))
+        self.findings = told_in_english(self._plain, heard)
 
     def _by_itself(self, mention: Mention, before: int, status: Status, *, supposed: bool) -> Status:
         """Return the status of a mention by its own words, too: 不恶心 is absent if said to be present."""

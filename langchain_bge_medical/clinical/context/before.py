@@ -17,7 +17,7 @@ _CLAUSE_END = re.compile(
 # A comma ends a denial in people's everyday words ("没发烧,咳嗽三天了"), but not after the words of a medical record
 # ("无发热,咳嗽,胸痛").
 _COMMA = re.compile(r"[，,]")
-_RECORD_STYLE = re.compile(r"否认|未见|不伴|无|\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
+_RECORD_STYLE = re.compile(r"否认|未见|不伴|无|(?<!with )\bno\b|\bden(?:y|ies|ied)\b|\bwithout\b|\bnegative for\b")
 _JOINTS = re.compile(r"(?:[、和或及与跟，,\s/]|或者|以及|还有|什么的|\band\b|\bor\b|\bany\b)*")
 DENYING = re.compile(
     r"(?<![痛疼痒好对])伐(?=$)|没有|没得|木得|没|無|无|未见|未|不伴|不太|不怎么|不大|并不|从不|否认|排除|不|别说|冇|唔|呒"
