@@ -319,7 +319,7 @@ def index_command(
 
     loader = MedicalKBLoader(kb or bundled_knowledge_base())
     if check:
-        _check(loader, as_json)
+        _check(loader, as_json, None if kb is None else embeddings)
         return
     if index is None and ":" not in store:
         raise UserError("--index FOLDER says where the index goes; --check looks at the knowledge base alone")
@@ -333,12 +333,20 @@ def index_command(
     out.print(str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store), soft_wrap=True)
 
 
-def _check(loader: MedicalKBLoader, as_json: bool) -> None:
-    """List what is wrong with a knowledge base; exit code 1 if something keeps records from being loaded."""
+def _check(loader: MedicalKBLoader, as_json: bool, embeddings: str | None) -> None:
+    """List what is wrong with a knowledge base; exit code 1 if something keeps records from being loaded.
+
+    `embeddings` is the model that is to read it whole; `None` for the bundled one, which nobody here can shorten.
+    """
     from langchain_bge_medical.clinical.lexicon import default_lexicon
+    from langchain_bge_medical.embeddings import unread_tokens
     from langchain_bge_medical.knowledge_base_check import check_records
 
-    report = check_records(_counted(loader.lazy_attempts(), "checking"), terms=default_lexicon().entries)
+    report = check_records(
+        _counted(loader.lazy_attempts(), "checking"),
+        terms=default_lexicon().entries,
+        unread=None if embeddings is None else unread_tokens(embeddings),
+    )
     summary = report.as_json()
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))  # noqa: T201

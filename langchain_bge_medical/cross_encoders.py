@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_bge_medical.digests import take_file
+from langchain_bge_medical.digests import document_digest, take_file
 from langchain_bge_medical.model_files import (
     ModelNotFoundError,
     loading,
@@ -303,7 +303,7 @@ class BGECrossEncoder(BaseCrossEncoder):
         any other text its ranks are to be fused with the first stage's. Every other model knows everything.
         """
         self._loaded()
-        return self._known_documents is None or _digest(document) in self._known_documents
+        return self._known_documents is None or document_digest(document) in self._known_documents
 
     def _loaded(self) -> _Model:
         if self._model is None:
@@ -665,7 +665,3 @@ def _identity(folder: Path, model_name: str) -> list[bytes]:
             digest.update(file.name.encode() + b"\0")
             take_file(digest, file)
     return [digest.digest()]
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -26,6 +26,7 @@ from langchain_bge_medical.knowledge_base import (
     FIELD_ALIASES,
     DiseaseRecord,
     KnowledgeBaseError,
+    kept_name,
     normalize_name,
     rename_fields,
 )
@@ -68,10 +69,13 @@ class MedicalKBLoader(BaseLoader):
 
     Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the
     file's name, so that `langchain_core.indexing.index` skips what has not changed) and as metadata every
-    field of the record that has a value, plus `source` (the path as given) and `seq_num` (1-based).
+    field of the record that has a value, plus `source` (the path as given) and `seq_num` (1-based); the record's own
+    fields of these names become `source_source` and `source_seq_num`.
 
     Nothing is merged or dropped in silence. A second record of the same name is loaded with an id of its
-    own and reported as a WARNING; a second copy of the same record is left out, and reported too.
+    own and reported as a WARNING; a second copy of the same record, equal in every field, is left out, and reported
+    too. JSON with records under several keys is refused; objects beside the records, and cells under no header, are
+    reported when they are left alone.
 
     Example:
         ```python
@@ -134,7 +138,7 @@ class MedicalKBLoader(BaseLoader):
                 or (with `on_error="raise"`) has a bad record. Names file, line or record, field and value.
         """
         skipped = loaded = 0
-        seen: set[bytes] = set()  # digests of the names, and of the names with their texts
+        seen: set[bytes] = set()  # digests of the names, and of the records with their texts
         for file in self._files():
             in_file: Counter[bytes] = Counter()  # digest of a name → its records in this file
             for seq_num, raw in enumerate(self._read(file), start=1):
@@ -149,7 +153,7 @@ class MedicalKBLoader(BaseLoader):
                     if self._on_error == "warn":
                         logger.warning("skipped a record: %s", error.at(raw.place))
                     continue
-                nth = self._count_repeats(seen, in_file, record, text, raw.place)
+                nth = self._count_repeats(seen, in_file, text, metadata, raw.place)
                 if nth is None:
                     continue
                 loaded += 1
@@ -217,19 +221,19 @@ class MedicalKBLoader(BaseLoader):
 
     @staticmethod
     def _count_repeats(
-        seen: set[bytes], in_file: Counter[bytes], record: DiseaseRecord, text: str, place: str
+        seen: set[bytes], in_file: Counter[bytes], text: str, metadata: dict[str, Any], place: str
     ) -> int | None:
         """Return which record of this name in its file this is, or `None` for a copy; report what is not new."""
-        name = normalize_name(record.disease)
-        same_name = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        # surrogatepass: content() may return anything
-        same_text = hashlib.blake2b(f"{name}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if same_text in seen:
-            logger.warning("%s: left out, a copy of an earlier record of %r", place, record.disease)
+        disease = metadata["disease"]
+        same_name = hashlib.blake2b(normalize_name(disease).encode(), digest_size=8).digest()
+        whole = json.dumps([text, metadata], sort_keys=True)
+        same_record = hashlib.blake2b(whole.encode(), digest_size=16).digest()
+        if same_record in seen:
+            logger.warning("%s: left out, a copy of an earlier record of %r", place, disease)
             return None
         if same_name in seen:
-            logger.warning("%s: %r has an earlier record; both are kept", place, record.disease)
-        seen.update((same_name, same_text))
+            logger.warning("%s: %r has an earlier record; both are kept", place, disease)
+        seen.update((same_name, same_record))
         in_file[same_name] += 1
         return in_file[same_name]
 
@@ -238,11 +242,11 @@ class MedicalKBLoader(BaseLoader):
         inner = file.relative_to(self.file_path).as_posix() if self.file_path.is_dir() else file.name
         key = _printable(f"{name}\n{inner}" + (f"\n{nth}" if nth > 1 else ""))
         source = _printable(self._source if file == self.file_path else str(Path(self._source) / inner))
-        return Document(
-            id=str(uuid.uuid5(_ID_NAMESPACE, key)),
-            page_content=text,
-            metadata={**metadata, "source": source, "seq_num": seq_num},
-        )
+        ours = {"source": source, "seq_num": seq_num}
+        for field in ours:
+            if field in metadata:
+                metadata[kept_name(field, metadata)] = metadata.pop(field)
+        return Document(id=str(uuid.uuid5(_ID_NAMESPACE, key)), page_content=text, metadata={**metadata, **ours})
 
     def _files(self) -> list[Path]:
         if not self.file_path.exists():
@@ -458,24 +462,55 @@ def _unwrap(document: Any, place: str, field_map: Mapping[str, str], depth: int 
     """Return the records of a list, a single record, a wrapped list, or an object keyed by disease."""
     if isinstance(document, list):
         return document
-    if {"disease", "symptoms"} <= rename_fields(document, field_map).keys():
+    is_record = _is_record(document, field_map)
+    lists = [key for key, value in document.items() if isinstance(value, list) and value]
+    wrappers = [key for key in _WRAPPERS if key in lists] or (lists if len(lists) == 1 and not is_record else [])
+    wrappers += [key for key in _WRAPPERS if isinstance(document.get(key), dict) and depth < 3]
+    holding = [key for key in wrappers if _holds_records(document[key], field_map)]
+    # What describes a knowledge base may look like a record: it has a name, a description, a list of symptoms.
+    if holding or (wrappers and not is_record):
+        wrapped = (holding or wrappers)[0]
+        _check_siblings(document, wrapped, place, field_map)
+        return _unwrap(document[wrapped], place, field_map, depth + 1)
+    if is_record:
         return [document]
-    lists = {key: value for key, value in document.items() if isinstance(value, list) and value}
-    inner = [key for key in _WRAPPERS if isinstance(document.get(key), dict)]
-    wrapped = next((key for key in _WRAPPERS if key in lists), None)
-    if wrapped is None and len(lists) == 1 and not all(isinstance(v, dict) for v in document.values()):
-        wrapped = next(iter(lists))
-    if wrapped is not None:
-        return lists[wrapped]
-    if inner and depth < 3:
-        return _unwrap(document[inner[0]], place, field_map, depth + 1)
-    if document and all(isinstance(value, dict) for value in document.values()):
-        return [_with_key_as_name(key, value, field_map) for key, value in document.items()]
+    if records := _objects(document, field_map):
+        return records
     raise KnowledgeBaseError(
         "is JSON, but neither a list of records, nor one under a key, nor an object of records",
         place=place,
         value=list(document)[:8],
     )
+
+
+def _check_siblings(document: dict[str, Any], wrapped: str, place: str, field_map: Mapping[str, str]) -> None:
+    """Refuse an object with records under other keys too, and name what else is left alone that may have been one."""
+    others = [key for key in document if key != wrapped]
+    if more := [key for key in others if _holds_records(document[key], field_map)]:
+        problem = "has records under several keys; put them into one list, or each list into a file of its own"
+        raise KnowledgeBaseError(problem, place=place, value=[wrapped, *more])
+    if not _is_record(document, field_map):
+        others = [k for k in others if _objects(document[k], field_map) or _is_record(document[k], field_map)]
+    if others:
+        logger.warning("%s: reading the records under %r; left alone: %s", place, wrapped, ", ".join(others))
+
+
+def _is_record(value: Any, field_map: Mapping[str, str]) -> bool:
+    return isinstance(value, dict) and {"disease", "symptoms"} <= rename_fields(value, field_map).keys()
+
+
+def _objects(value: Any, field_map: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the objects in a list, or those of an object of nothing else."""
+    if isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values()):
+        return [_with_key_as_name(key, inner, field_map) for key, inner in value.items()]
+    return [inner for inner in value if isinstance(inner, dict)] if isinstance(value, list) else []
+
+
+def _holds_records(value: Any, field_map: Mapping[str, str], depth: int = 0) -> bool:
+    if any(_is_record(inner, field_map) for inner in _objects(value, field_map)):
+        return True
+    inside = value.values() if isinstance(value, dict) and depth < 3 else ()
+    return any(_holds_records(inner, field_map, depth + 1) for inner in inside)
 
 
 def _with_key_as_name(key: str, record: dict[str, Any], field_map: Mapping[str, str]) -> dict[str, Any]:
@@ -501,6 +536,7 @@ def _csv_rows(text: IO[str], header: str, place: str) -> Iterator[tuple[int, lis
 
 def _read_table(rows: Iterator[tuple[int, list[str]]], place: str) -> Iterator[_Raw]:
     header: list[str] = []
+    nameless: set[int] = set()
     for number, row in rows:
         cells = [cell.strip() for cell in row]
         if not any(cells):
@@ -513,6 +549,10 @@ def _read_table(rows: Iterator[tuple[int, list[str]]], place: str) -> Iterator[_
             problem = f"has {len(cells)} cells where the header has {len(header)}"
             yield _Raw(where, KnowledgeBaseError(problem, place=where, value=cells))
         else:
+            for column, (key, cell) in enumerate(zip(header, cells, strict=True), start=1):
+                if cell and not key and column not in nameless:
+                    nameless.add(column)
+                    logger.warning("%s: column %d has no name in the header; left alone", where, column)
             yield _Raw(where, {key: cell for key, cell in zip(header, cells, strict=True) if key})
 
 

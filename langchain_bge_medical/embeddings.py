@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import threading
 from array import array
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from langchain_bge_medical.digests import text_digest
-from langchain_bge_medical.model_files import ModelNotFoundError, loading, model_folder, resolved_revision
+from langchain_bge_medical.digests import document_digest, text_digest
+from langchain_bge_medical.model_files import (
+    BUNDLED,
+    RESOURCES,
+    ModelNotFoundError,
+    loading,
+    model_folder,
+    resolved_revision,
+)
+
+logger = logging.getLogger(__name__)
 
 # Of 1,024 numbers each they take 9 MB.
 _REMEMBERED_QUERIES = 1_024
@@ -75,6 +87,9 @@ class BGEEmbeddings(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector of length 1 per text, in order. `texts` may be empty.
 
+        What is beyond the tokens that the model reads is not in the vector; a WARNING says of how many texts. Of texts
+        that the bundled model was trained on in just this way, it is an INFO.
+
         Raises:
             ValueError: If the model gives something that is not a finite number.
         """
@@ -82,8 +97,10 @@ class BGEEmbeddings(Embeddings):
             return []
         with self._lock:
             self._load()
+            readable = [_without_lone_surrogates(text) for text in texts]
+            self._report_cut(readable)
             vectors = self._model.encode(
-                [_without_lone_surrogates(text) for text in texts],
+                readable,
                 batch_size=32,
                 normalize_embeddings=True,
                 show_progress_bar=False,
@@ -115,6 +132,21 @@ class BGEEmbeddings(Embeddings):
         found |= made
         return [list(found[key]) for key in keys]
 
+    def _report_cut(self, texts: list[str]) -> None:
+        from transformers import PreTrainedTokenizerBase
+
+        tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
+        if limit is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return
+        ids = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        cut = [text for text, some in zip(texts, ids, strict=True) if len(some) > limit]
+        if cut:
+            logger.log(
+                logging.INFO if self.model_name == BUNDLED and _trained_on(cut) else logging.WARNING,
+                "%d of %d texts have more than the %d tokens that model %r reads; what is beyond is not embedded",
+                len(cut), len(texts), limit, self.model_name,
+            )  # fmt: skip
+
     def _load(self) -> None:
         if self._model is not None:
             return
@@ -137,6 +169,45 @@ class BGEEmbeddings(Embeddings):
         if not all(math.isfinite(float(values.detach().sum())) for values in model.parameters()):
             raise ModelNotFoundError(f"model {self.model_name!r}: its weights in {folder} are not all finite numbers")
         self._model = model
+
+
+def unread_tokens(model_name: str) -> Callable[[str], int] | None:
+    """Return what counts the tokens of a text that an embedding model does not read.
+
+    No weights are loaded, and nothing is downloaded.
+
+    Args:
+        model_name: Hub name, local folder, or `"bundled"`.
+
+    Returns:
+        The function, or `None` if the model's files are not here, or do not say how much it reads.
+
+    Raises:
+        ModelNotFoundError: If its tokenizer is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        folder = model_folder(model_name, kind="embeddings", download=False)
+    except ModelNotFoundError:
+        return None
+    with loading(model_name, folder):
+        says = [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")]
+        there = [(folder / name, key) for name, key in says if (folder / name).is_file()]
+        limits = [json.loads(file.read_text("utf-8")).get(key) for file, key in there]
+        limit = next(filter(None, limits), None)
+        if limit is None or not (folder / "tokenizer.json").is_file():
+            return None
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: max(0, len(tokenizer.encode(_without_lone_surrogates(text)).ids) - limit)
+
+
+def _trained_on(texts: list[str]) -> bool:
+    """Return whether these are texts that the bundled models were trained on; the reranker lists them."""
+    known = (RESOURCES / "bundled_reranker" / "known_documents.txt").read_text("utf-8").split()
+    return {document_digest(text) for text in texts} <= set(known)
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -202,8 +202,8 @@ def normalize_name(name: str) -> str:
 def rename_fields(raw: Mapping[str, Any], field_map: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return `raw` with our field names, found by `field_map` and then `FIELD_ALIASES`.
 
-    What maps nowhere keeps its own name; if `field_map` gave that name to another field, it becomes
-    `source_{name}`.
+    What maps nowhere keeps its own name; if `field_map` gave that name to another field, or it is that of a field
+    that is made from others, it becomes `kept_name`.
     """
     keys = [str(key) for key in raw]
     # An exact spelling goes before one in other letters (Disease, ｄｉｓｅａｓｅ).
@@ -216,11 +216,22 @@ def rename_fields(raw: Mapping[str, Any], field_map: Mapping[str, str] | None = 
         found = (by_spelling[s] for s in spellings if s in by_spelling and by_spelling[s] not in taken)
         if field not in taken.values() and (key := next(found, None)) is not None:
             taken[key] = field
-    filled = set(taken.values())
+    filled = {*taken.values(), "symptoms_text"}
     return {
-        taken.get(key) or (f"source_{key}" if key in filled else key): value
+        taken.get(key) or (kept_name(key, keys) if key in filled else key): value
         for key, value in zip(keys, raw.values(), strict=True)
     }
+
+
+def kept_name(field: str, fields: Collection[str]) -> str:
+    """Return what a source's own field is called where its name means something of ours: `source_{field}`.
+
+    The prefix is put there again as long as the source has a field of that name.
+    """
+    kept = f"source_{field}"
+    while kept in fields:
+        kept = f"source_{kept}"
+    return kept
 
 
 def _required_text(fields: Mapping[str, Any], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from langchain_bge_medical.knowledge_base import DiseaseRecord, KnowledgeBaseError, normalize_name
@@ -20,6 +20,7 @@ _FEWEST_SYMPTOMS = 3
 _LONGEST_SYMPTOM = 20
 _SHORTEST_DESCRIPTION = 15
 # A reranker reads 512 tokens by default, the patient's words among them, and a Chinese character is about one token.
+# The bundled one reads 320; what the bundled embedding model reads, 256, leaves room for those words too.
 _LONGEST_CARD = 440
 # Text that speaks to a model, not of a disease. A chat model gets the records as data, but may obey them all the same.
 _INSTRUCTION = re.compile(
@@ -72,13 +73,17 @@ class Report(NamedTuple):
 
 
 def check_records(
-    attempts: Iterable[tuple[str, DiseaseRecord | KnowledgeBaseError]], *, terms: Collection[str] = ()
+    attempts: Iterable[tuple[str, DiseaseRecord | KnowledgeBaseError]],
+    *,
+    terms: Collection[str] = (),
+    unread: Callable[[str], int] | None = None,
 ) -> Report:
     """Look at every record by itself, and at all of them together.
 
     Args:
         attempts: What `MedicalKBLoader.lazy_attempts` yields.
         terms: The symptom lexicon's.
+        unread: Says how many tokens of a text the embedding model does not read; `None` if that is not known.
 
     Returns:
         The report: problems of single records in their order, then those of several.
@@ -90,14 +95,14 @@ def check_records(
             problems.append(Problem("error", place, None, record.field, record.problem + _got(record.value)))
         else:
             records.append((place, record))
-            problems += _of_one(place, record)
+            problems += _of_one(place, record, unread)
     problems += [*_missing(records), *_names(records), *_references(records)]
     mentions = [symptom for _, record in records for symptom in record.symptoms]
     known = sum(symptom in terms for symptom in mentions) / len(mentions) if mentions and terms else None
     return Report(len(records), problems, known)
 
 
-def _of_one(place: str, record: DiseaseRecord) -> Iterator[Problem]:
+def _of_one(place: str, record: DiseaseRecord, unread: Callable[[str], int] | None) -> Iterator[Problem]:
     def warning(field: str, message: str) -> Problem:
         return Problem("warning", place, record.disease, field, message)
 
@@ -108,7 +113,9 @@ def _of_one(place: str, record: DiseaseRecord) -> Iterator[Problem]:
             yield warning("symptoms", f"a sentence where a single finding should stand: {symptom[:24]!r}…")
     if len(record.description) < _SHORTEST_DESCRIPTION:
         yield warning("description", f"{len(record.description)} characters; nothing to rerank or to answer by")
-    if (length := len(record.card())) > _LONGEST_CARD:
+    if unread and (tokens := unread(record.card())):
+        yield warning("description", f"the embedding model does not read the last {tokens} tokens of the document")
+    elif (length := len(record.card())) > _LONGEST_CARD:
         yield warning(
             "description", f"the document has {length} characters; what is beyond about {_LONGEST_CARD} is cut"
         )

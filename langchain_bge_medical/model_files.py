@@ -33,13 +33,20 @@ class ModelNotFoundError(OSError):
     """A model whose files are neither here nor to be had, or are not what was asked for."""
 
 
-def model_folder(model_name: str, *, revision: str | None = None, kind: Literal["reranker", "embeddings"]) -> Path:
+def model_folder(
+    model_name: str,
+    *,
+    revision: str | None = None,
+    kind: Literal["reranker", "embeddings"],
+    download: bool = True,
+) -> Path:
     """Return the local folder with the files of a model, downloading them if it is a hub name.
 
     Args:
         model_name: `"bundled"`, a folder, or a hub name like `BAAI/bge-reranker-v2-m3`.
         revision: Commit, tag or branch on the hub; `None` is the newest. Not for folders.
         kind: Which of the bundled models `"bundled"` means.
+        download: Whether a hub's model that is not in the cache is downloaded.
 
     Returns:
         A folder with `config.json` and safetensors weights.
@@ -59,7 +66,7 @@ def model_folder(model_name: str, *, revision: str | None = None, kind: Literal[
             f'BAAI/bge-reranker-v2-m3); use model_name="bundled" for the small model that comes with this package'
         )
     else:
-        return _checked(_from_hub(model_name, revision), model_name)
+        return _checked(_from_hub(model_name, revision, download), model_name)
     if revision is not None:
         raise ValueError(f"model {model_name!r} is not on the hub, so revision={revision!r} means nothing")
     return _checked(folder, model_name)
@@ -128,13 +135,17 @@ def _expanded(model_name: str) -> Path:
         return Path(model_name)
 
 
-def _from_hub(model_name: str, revision: str | None) -> Path:
+def _from_hub(model_name: str, revision: str | None, download: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
         return Path(
             snapshot_download(
-                model_name, revision=revision, allow_patterns=_SAFE_FILES, ignore_patterns=_OTHER_BACKENDS
+                model_name,
+                revision=revision,
+                allow_patterns=_SAFE_FILES,
+                ignore_patterns=_OTHER_BACKENDS,
+                local_files_only=not download,
             )
         )
     # What a missing network raises differs between versions and proxies; not all of it is an OSError.

@@ -66,6 +66,28 @@ def test_an_index_is_reported_as_json_and_in_words_and_a_problem_by_its_place(
     assert "6 records, 1 errors" in done.stdout
 
 
+def test_what_the_chosen_embedding_model_cuts_is_listed_but_not_of_the_bundled_knowledge_base(
+    run: Run, kb: Path, tmp_path: Path, tiny_embedding_model: Path
+) -> None:
+    long = tmp_path / "long.jsonl"
+    record = {**RECORDS[0], "disease": "长文病", "description": "长" * 300}
+    long.write_text(json.dumps(record, ensure_ascii=False), "utf-8")
+
+    def cut(*arguments: object) -> list[str]:
+        problems = json.loads(run("index", "--check", "--json", *arguments).stdout)["problems"]
+        return [problem["disease"] for problem in problems if "does not read" in problem["message"]]
+
+    assert cut("--kb", long) == ["长文病"]
+    assert cut("--kb", kb) == []
+    (tmp_path / "short.jsonl").write_text(
+        json.dumps({**record, "description": "长" * 150}, ensure_ascii=False), "utf-8"
+    )
+    assert cut("--kb", tmp_path / "short.jsonl") == []
+    assert cut("--kb", tmp_path / "short.jsonl", "--embeddings", tiny_embedding_model) == ["长文病"]
+    assert cut("--kb", long, "--embeddings", "nobody/not-in-the-cache") == []
+    assert cut() == []
+
+
 def test_the_calibration_is_told_in_words_and_queries_that_the_model_was_tuned_on_are_refused(
     run: Run, kb: Path, tmp_path: Path, tiny_reranker_of_512: Path
 ) -> None:

@@ -178,6 +178,72 @@ def test_a_list_under_any_single_key_is_found(key: str, tmp_path: Path) -> None:
     assert len(load(write(tmp_path / "kb", {"version": 2, key: RECORDS}))) == 3
 
 
+KEYED = {record["disease"]: {"症状": record["symptoms"], "desc": record["description"]} for record in RECORDS[:2]}
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        ({"diseases": RECORDS[:2], "rare_diseases": RECORDS[2:]}, ["diseases", "rare_diseases"]),
+        ({"items": RECORDS[:2], "data": RECORDS[2:]}, ["data", "items"]),
+        ({"data": KEYED, "result": {"肺炎": RECORDS[2]}}, ["data", "result"]),
+        ({"data": RECORDS[:2], "more": {"total": 1, "list": RECORDS[2:]}}, ["data", "more"]),
+        ({"code": 0, "data": {"list": RECORDS[:2], "rare": RECORDS[2:]}}, ["list", "rare"]),
+        ({**RECORDS[0], "diseases": RECORDS[1:2], "rare": RECORDS[2:]}, ["diseases", "rare"]),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_records_under_several_keys_are_refused_with_the_keys_named(
+    content: object, keys: list[str], on_error: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "kb.json", content)
+    for error in (refusal(path, on_error=on_error), refused_attempts(path)):
+        assert str(error).startswith(f"{path}: has records under several keys; put them into one list")
+        assert error.value == keys
+
+
+def refused_attempts(path: Path) -> KnowledgeBaseError:
+    with pytest.raises(KnowledgeBaseError) as caught:
+        list(MedicalKBLoader(path).lazy_attempts())
+    return caught.value
+
+
+@pytest.mark.parametrize("around", [{}, {"name": "某院知识库", "description": "2024版", "symptoms": ["发热", "咳嗽"]}])
+@pytest.mark.parametrize("key", ["diseases", "data"])
+def test_a_wrapped_list_goes_before_what_is_said_of_it_though_that_looks_like_a_record(
+    key: str, around: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "kb", {**around, key: RECORDS})
+    assert [document.page_content for document in load(path)] == CARDS
+    said = f"{path}: reading the records under {key!r}; left alone: name, description, symptoms"
+    assert caplog.messages == [said] * bool(around)
+
+
+def test_a_record_with_objects_in_it_stays_one_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inside = {"items": [{"name": "血常规"}], "related": [RECORDS[1]], "data": {"x": {"y": 1}}}
+    [document] = load(write(tmp_path / "kb", {**RECORDS[0], **inside}))
+    assert document.page_content == CARDS[0]
+    assert document.metadata.items() >= inside.items()
+    assert caplog.messages == []
+
+
+def test_objects_beside_the_records_are_named_when_they_are_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beside = {
+        "version": 2, "tags": ["a"], "meta": {"by": "x"}, "errors": [{"code": 1}], "rare": [{"name": "卟啉病"}],
+        "fields": {"name": "疾病名", "symptoms": "症状"},
+    }  # fmt: skip
+    path = write(tmp_path / "kb", {**beside, "data": RECORDS})
+    assert [document.page_content for document in load(path)] == CARDS
+    assert caplog.messages == [f"{path}: reading the records under 'data'; left alone: errors, rare, fields"]
+
+
+def test_the_key_that_holds_records_is_read_and_not_the_first_known_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "kb", {"data": {"total": 3}, "tags": ["a"], "result": {"list": RECORDS}})
+    assert [document.page_content for document in load(path)] == CARDS
+
+
 @pytest.mark.parametrize("field_map", [None, {"诊": "disease", "状": "symptoms"}])
 def test_json_lines_of_a_single_record_are_read(field_map: dict[str, str] | None, tmp_path: Path) -> None:
     name, symptoms = ("诊", "状") if field_map else ("name", "症状")
@@ -202,6 +268,17 @@ def test_a_csv_with_unknown_headers_is_read_with_field_map(tmp_path: Path) -> No
     document = load(path, field_map={"诊": "disease", "状": "symptoms", "说": "description"})[0]
     assert document.page_content == "疾病名称:甲\n症状表现:痛\n简要描述:说明。"
     assert document.metadata["年份"] == "2020"
+
+
+def test_cells_under_no_header_are_reported_once_for_each_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "kb", ",name,symptom,desc,\n,甲,痛,说明。,\n1,乙,痒,说明。,\n2,丙,红,说明。,注\n")
+    assert names(load(path)) == ["甲", "乙", "丙"]
+    assert caplog.messages == [
+        f"{path}, line {line}: column {column} has no name in the header; left alone"
+        for line, column in ((3, 1), (4, 5))
+    ]
 
 
 def test_only_the_first_sheet_is_read_and_the_others_are_named(
@@ -292,6 +369,17 @@ def test_a_document_knows_its_file_and_its_number() -> None:
     assert [document.metadata["seq_num"] for document in documents] == [1, 2, 3]
     assert {document.metadata["source"] for document in documents} == {str(KB / "array.json")}
     assert documents[0].metadata["symptoms"] == ["单侧成簇水疱", "烧灼样疼痛", "局部皮肤麻木"]
+
+
+def test_a_records_own_fields_stay_beside_those_of_the_loader(tmp_path: Path) -> None:
+    own = {"sources": ["《内科学》"], "source": "院内", "seq_num": 77, "source_seq_num": "旧", "symptoms_text": "甲乙"}
+    path = write(tmp_path / "kb.json", [RECORDS[0], {**RECORDS[1], **own}])
+    metadata = load(path)[1].metadata
+    assert (metadata["source"], metadata["seq_num"], metadata["sources"]) == (str(path), 2, ["《内科学》"])
+    assert (metadata["source_source"], metadata["source_source_seq_num"], metadata["source_seq_num"]) == (
+        "院内", 77, "旧",
+    )  # fmt: skip
+    assert metadata["source_symptoms_text"] == "甲乙"
 
 
 def test_ids_are_stable_uuids_of_name_and_file_name(tmp_path: Path) -> None:
@@ -413,6 +501,17 @@ def test_a_second_copy_of_a_record_is_left_out_and_reported(tmp_path: Path, capl
     assert [document.page_content for document in documents] == CARDS
     [message] = caplog.messages
     assert message.endswith("kb.jsonl, line 4: left out, a copy of an earlier record of '带状疱疹'")
+
+
+@pytest.mark.parametrize("more", [{"department": "急诊科"}, {"red_flags": ["胸痛"]}, {"note": {"a": 1}}])
+def test_a_record_of_the_same_text_and_other_fields_is_no_copy(
+    more: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    documents = load(write(tmp_path / "kb.json", [{**RECORDS[0], "department": "内科"}, {**RECORDS[0], **more}]))
+    assert len({document.id for document in documents}) == len(documents) == 2
+    assert documents[1].metadata.items() >= more.items()
+    [message] = caplog.messages
+    assert message.endswith("kb.json, record 2: '带状疱疹' has an earlier record; both are kept")
 
 
 def test_copies_are_found_across_the_files_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -248,6 +248,8 @@ def test_field_map_goes_before_the_known_spellings_and_loses_nothing(mapped_firs
     built = DiseaseRecord.from_raw(raw, field_map={"title": "disease"})
     assert built.disease == "甲沟炎"
     assert built.metadata()["source_disease"] == "外科感染"
+    twice = DiseaseRecord.from_raw({**raw, "source_disease": "另一处"}, field_map={"title": "disease"}).metadata()
+    assert (twice["source_disease"], twice["source_source_disease"]) == ("另一处", "外科感染")
 
 
 def test_of_two_mapped_columns_for_one_field_the_first_in_field_map_is_read() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from langchain_bge_medical.document_loaders import MedicalKBLoader
+from langchain_bge_medical.knowledge_base import DiseaseRecord
 from langchain_bge_medical.knowledge_base_check import Problem, Report, check_records
 from langchain_bge_medical.model_files import bundled_knowledge_base
 
@@ -23,10 +24,10 @@ GOOD: dict[str, Any] = {
 OTHER = {**GOOD, "disease": "流行性感冒", "aliases": ["流感"]}
 
 
-def check(tmp_path: Path, *records: Any, terms: tuple[str, ...] = ()) -> Report:
+def check(tmp_path: Path, *records: Any, **options: Any) -> Report:
     file = tmp_path / "kb.json"
     file.write_text(json.dumps(records, ensure_ascii=False), "utf-8")
-    return check_records(MedicalKBLoader(file).lazy_attempts(), terms=terms)
+    return check_records(MedicalKBLoader(file).lazy_attempts(), **options)
 
 
 def only(report: Report) -> Problem:
@@ -86,6 +87,15 @@ def test_each_doubt_is_named_by_field_and_reason(
     assert (problem.level, problem.field) == ("warning", field)
     assert says is not None
     assert says in problem.message
+
+
+def test_a_document_that_the_embedding_model_cuts_is_named_with_how_much(tmp_path: Path) -> None:
+    long = {**GOOD, "description": "长" * 300}
+    length = len(DiseaseRecord.from_raw(long).card())
+    problem = only(check(tmp_path, long, OTHER, unread=lambda text: max(0, len(text) - 256)))
+    assert (problem.disease, problem.field) == ("普通感冒", "description")
+    assert problem.message == f"the embedding model does not read the last {length - 256} tokens of the document"
+    assert check(tmp_path, long, OTHER).problems == []
 
 
 @pytest.mark.parametrize(

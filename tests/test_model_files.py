@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 import torch
 from langchain_core.documents import Document
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from langchain_bge_medical.embeddings import BGEEmbeddings
+from langchain_bge_medical.document_loaders import MedicalKBLoader
+from langchain_bge_medical.embeddings import BGEEmbeddings, unread_tokens
 from langchain_bge_medical.model_files import (
     ModelNotFoundError,
+    bundled_knowledge_base,
     loading,
     model_folder,
     read_config,
@@ -216,6 +219,64 @@ def test_the_instruction_stands_before_a_query_and_not_before_documents(tiny_emb
     said, document = instructed.embed_query("头痛"), instructed.embed_documents(["症状:头痛", "头痛"])
     assert said == pytest.approx(document[0], abs=1e-6)
     assert said != pytest.approx(document[1], abs=1e-3)
+
+
+def test_texts_that_are_cut_are_counted_and_never_shown(
+    embeddings: BGEEmbeddings, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = "痛" * 128  # the model reads 130 tokens, two of them the ends
+    assert embeddings.embed_documents([whole, "头痛"])
+    assert caplog.messages == []
+    cut = embeddings.embed_documents(["头痛", whole + "烧", "a" * 129, "烧" + whole])
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("3 of 4 texts have more than the 130 tokens that model ")
+    assert "痛" not in record.getMessage()
+    assert cut[1] == pytest.approx(embeddings.embed_documents([whole])[0], abs=1e-6)
+
+
+def test_the_bundled_cards_that_the_bundled_model_learned_cut_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    cards = [document.page_content for document in MedicalKBLoader(bundled_knowledge_base()).lazy_load()]
+    *_, longest = sorted(cards, key=len)
+    embeddings = BGEEmbeddings("bundled", device="cpu")
+    with caplog.at_level(logging.INFO, "langchain_bge_medical.embeddings"):
+        embeddings.embed_documents([longest])
+        embeddings.embed_documents([longest, longest + "。"])
+    assert [(record.levelname, record.getMessage()[:6]) for record in caplog.records] == [
+        ("INFO", "1 of 1"),
+        ("WARNING", "2 of 2"),
+    ]
+
+
+def test_what_a_model_does_not_read_is_known_without_its_weights(
+    embeddings: BGEEmbeddings, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unread = unread_tokens(str(folder))
+    assert unread is not None
+    assert [unread("痛" * number) for number in (0, 128, 129, 500)] == [0, 0, 1, 372]
+    for text in TEXTS:
+        caplog.clear()
+        embeddings.embed_documents([text])
+        assert bool(caplog.messages) == bool(unread(text))
+    SentenceTransformer(str(folder), device="cpu").save(str(folder / "saved"), create_model_card=False)
+    (folder / "saved" / "sentence_bert_config.json").write_text('{"max_seq_length": 64}', "utf-8")
+    of_64 = unread_tokens(str(folder / "saved"))
+    assert of_64 is not None
+    assert [of_64("痛" * number) for number in (62, 63)] == [0, 1]
+    caplog.clear()
+    BGEEmbeddings(str(folder / "saved"), device="cpu").embed_documents(["痛" * 62, "痛" * 63])
+    assert caplog.messages[0].startswith("1 of 2 texts have more than the 64 tokens")
+    of_bundled = unread_tokens("bundled")
+    assert of_bundled is not None
+    assert of_bundled("cough " * 150) < of_bundled("咳嗽" * 450)
+
+
+def test_what_is_not_here_does_not_say_how_much_it_reads(folder: Path) -> None:
+    assert unread_tokens("nobody/not-in-the-cache") is None
+    assert unread_tokens("/nowhere") is None
+    (folder / "tokenizer.json").write_text("{", "utf-8")
+    with pytest.raises(ModelNotFoundError, match="could not be loaded"):
+        unread_tokens(str(folder))
 
 
 def test_no_texts_give_no_vectors(embeddings: BGEEmbeddings) -> None:
