@@ -58,8 +58,10 @@ class _Frame(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Any) -> _Frame:
-        probe = tokenizer("1", "1", return_special_tokens_mask=True, return_token_type_ids=True)
-        ids, types, special = probe["input_ids"], probe["token_type_ids"], probe["special_tokens_mask"]
+        probe = tokenizer("1", "1", return_special_tokens_mask=True)
+        ids, special = probe["input_ids"], probe["special_tokens_mask"]
+        # Not asked for: a model whose tokenizer gives no types was made with 0 everywhere, as transformers has it then.
+        types = probe.get("token_type_ids", [0] * len(ids))
         text = [i for i, added in enumerate(special) if not added]
         gap = next(i for i, j in itertools.pairwise(text) if j > i + 1)
         resume = text[text.index(gap) + 1]

@@ -228,20 +228,24 @@ class _File:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_PATIENCE_S, check_same_thread=False)
         try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version != _FORMAT and (version or tables):
-                raise ValueError(f"{self._path}: is an SQLite file of another kind, not a score cache of this version")
-            connection.execute("PRAGMA journal_mode=WAL")
-            # The last entries may be lost when the machine stops, but never the file's integrity.
-            connection.execute("PRAGMA synchronous=NORMAL")
             with connection:
+                # One process at a time, so that none sees a file that another one is making.
+                connection.execute("BEGIN IMMEDIATE")
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                if version != _FORMAT and (version or tables):
+                    raise ValueError(
+                        f"{self._path}: is an SQLite file of another kind, not a score cache of this version"
+                    )
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS logits"
                     " (key BLOB PRIMARY KEY, value BLOB NOT NULL, written REAL NOT NULL) WITHOUT ROWID"
                 )
                 connection.execute("CREATE INDEX IF NOT EXISTS by_age ON logits (written)")
                 connection.execute(f"PRAGMA user_version={_FORMAT}")
+            _log_ahead(connection)
+            # The last entries may be lost when the machine stops, but never the file's integrity.
+            connection.execute("PRAGMA synchronous=NORMAL")
         except sqlite3.OperationalError:
             connection.close()
             raise
@@ -255,6 +259,19 @@ class _File:
 
 
 _VALUE = struct.Struct("<dII")
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on. SQLite does not wait here for others that open the file, as it does elsewhere."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _measured(field: bytes) -> bytes:

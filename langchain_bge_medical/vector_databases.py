@@ -15,7 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from langchain_bge_medical.vectorstores import IndexMismatchError, identity
+from langchain_bge_medical.vectorstores import FittingEmbeddings, IndexMismatchError, identity
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -81,6 +81,7 @@ class _Collection(Protocol):
     """What is done with either database."""
 
     def identity(self) -> dict[str, str] | None: ...
+    def dimension(self) -> int | None: ...
     def create(self, dimension: int, embeddings: Mapping[str, str]) -> None: ...
     def drop(self) -> None: ...
     def rows(self) -> Iterator[Document]: ...
@@ -121,6 +122,8 @@ def build_database(
 
     Raises:
         ValueError: If there are no documents, two have the same id, or one is too large for the database.
+        IndexMismatchError: If the collection was not made by `build_database`, or has vectors of other dimensions than
+            a model gives that has not changed by anything that it says.
         ConnectionError: If no server can be reached at the address.
         ModuleNotFoundError: Without the extra `chroma` or `milvus`.
     """
@@ -130,6 +133,8 @@ def build_database(
         logger.warning("%s: was built with another embedding model; everything is embedded again", collection)
         target.drop()
     is_new = target.identity() is None
+    if not is_new:
+        embeddings = _fitting(embeddings, target, location, collection)
     known = {} if is_new else {row.id or "": row.metadata for row in target.rows()}
     seen: set[str] = set()
     embedded = 0
@@ -187,7 +192,8 @@ def open_database(
 
     Raises:
         FileNotFoundError: If there is no such collection.
-        IndexMismatchError: If it was built with another embedding model, or not by `build_database`.
+        IndexMismatchError: If it was built with another embedding model, or not by `build_database`. The first search
+            says it if only the vectors' dimensions tell the models apart, and this one has no `dimensions` or `size`.
         ConnectionError: If no server can be reached at the address.
         ModuleNotFoundError: Without the extra `chroma` or `milvus`.
     """
@@ -200,7 +206,7 @@ def open_database(
             f"{location}: built with {built_with}, but asked to open with {identity(embeddings)}; pass the model it "
             f"was built with, or build it again"
         )
-    return RecordStore(target.opened(embeddings), target)
+    return RecordStore(target.opened(_fitting(embeddings, target, location, collection)), target)
 
 
 class _Chroma:
@@ -228,6 +234,10 @@ class _Chroma:
             return None
         said = (self._collection.metadata or {}).get("embeddings")
         return _checked_identity(said, self._name)
+
+    def dimension(self) -> int | None:
+        found = self._collection.get(limit=1, include=["embeddings"])["embeddings"]
+        return len(found[0]) if len(found) else None
 
     def create(self, dimension: int, embeddings: Mapping[str, str]) -> None:
         self._client.create_collection(
@@ -303,6 +313,10 @@ class _Milvus:
         # Milvus Lite forgets a collection's description, so that each row says what it was embedded with.
         rows = self._client.query(self._name, filter='pk != ""', limit=1, output_fields=["*"])
         return _checked_identity(rows[0].get(_MODEL), self._name) if rows else None
+
+    def dimension(self) -> int | None:
+        fields = {field["name"]: field for field in self._client.describe_collection(self._name)["fields"]}
+        return int(fields["vector"]["params"]["dim"])
 
     def create(self, dimension: int, embeddings: Mapping[str, str]) -> None:
         from pymilvus import DataType, MilvusClient
@@ -395,6 +409,13 @@ def _collection(location: str | Path, database: Database, name: str, token: str 
             raise
         # Each client has errors of its own for this, Chroma's a plain ValueError.
         raise ConnectionError(f"no {database} server can be reached at {location}: {error}") from None
+
+
+def _fitting(embeddings: Embeddings, target: _Collection, location: str | Path, collection: str) -> Embeddings:
+    dimension = target.dimension()
+    if dimension is None:  # an empty one, left by a build that failed at its first batch
+        return embeddings
+    return FittingEmbeddings(embeddings, dimension, f"{location}, collection {collection!r}")
 
 
 def _checked_identity(said: object, name: str) -> dict[str, str]:

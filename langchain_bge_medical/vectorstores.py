@@ -112,7 +112,8 @@ def build_index(
     Raises:
         ValueError: If there are no documents, two have the same id, the vectors differ in length or are not
             finite, metadata cannot be saved as JSON, or `recall` is not in (0, 1].
-        IndexMismatchError: If `path` holds something else than an index.
+        IndexMismatchError: If `path` holds something else than an index, or vectors of other dimensions than a model
+            gives that has not changed by anything that it says.
         OSError: If the folder cannot be written to, or the disk is full.
     """
     if not 0 < recall <= 1:
@@ -122,6 +123,8 @@ def build_index(
     if folder is not None:
         with _turn_at(folder, to_write=False):
             known = _VectorsByText(folder, identity(embeddings))
+        if known.dimension is not None:
+            embeddings = FittingEmbeddings(embeddings, known.dimension, folder)
     store: FAISS | None = None
     ids: set[str] = set()
     embedded = 0
@@ -167,7 +170,8 @@ def load_index(path: str | Path, embeddings: Embeddings) -> FAISS:
         FileNotFoundError: If `path` holds no index.
         IndexMismatchError: If a file is missing or was altered (each is checked against its SHA-256), the
             parts do not belong together, or the index was built with another embedding model. Names the
-            file or both models.
+            file or both models. The first search says it if only the vectors' dimensions tell them apart, and the
+            model has no `dimensions` or `size`.
     """
     folder = Path(path)
     with _turn_at(folder, to_write=False):
@@ -197,7 +201,7 @@ def _load(folder: Path, embeddings: Embeddings) -> FAISS:
     ):
         if number != expected:
             raise IndexMismatchError(f"{folder}: {number} {what} where {_MANIFEST} says {expected}")
-    store = _empty_store(embeddings, index.d)
+    store = _empty_store(FittingEmbeddings(embeddings, index.d, folder), index.d)
     store.index = index
     if isinstance(documents, list):
         _register(store, documents)
@@ -262,17 +266,63 @@ def stored_documents(store: FAISS) -> list[Document]:
 
 
 def identity(embeddings: Embeddings) -> dict[str, str]:
-    """Return what tells an embedding model from another: class, model and revision, as far as it says."""
+    """Return what tells an embedding model from another: class, model, revision, dimensions, as far as it says."""
+    if isinstance(embeddings, FittingEmbeddings):
+        return identity(embeddings.embeddings)
     name = getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None)
     revision = getattr(embeddings, "resolved_revision", None) or getattr(embeddings, "revision", None)
-    said = {"class": type(embeddings).__name__, "model_name": name, "revision": revision}
+    dimensions = getattr(embeddings, "dimensions", None) or getattr(embeddings, "size", None)
+    size = str(dimensions) if isinstance(dimensions, int) else None
+    said = {"class": type(embeddings).__name__, "model_name": name, "revision": revision, "dimensions": size}
     return {key: value for key, value in said.items() if isinstance(value, str)}
+
+
+class FittingEmbeddings(Embeddings):
+    """An embedding model whose vectors must fit those of an index on disk. FAISS itself says nothing when they do not.
+
+    Each method raises `IndexMismatchError` then.
+
+    Attributes:
+        embeddings: The model.
+    """
+
+    def __init__(self, embeddings: Embeddings, dimension: int, place: str | Path) -> None:
+        """Take the model, the length of the index' vectors, and where it is."""
+        self.embeddings = embeddings
+        self._dimension = dimension
+        self._place = place
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """As the model's own."""
+        return self._fitting(self.embeddings.embed_documents(texts))
+
+    def embed_query(self, text: str) -> list[float]:
+        """As the model's own."""
+        return self._fitting([self.embeddings.embed_query(text)])[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """As the model's own."""
+        return self._fitting(await self.embeddings.aembed_documents(texts))
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """As the model's own."""
+        return self._fitting([await self.embeddings.aembed_query(text)])[0]
+
+    def _fitting(self, vectors: list[list[float]]) -> list[list[float]]:
+        other = next((len(vector) for vector in vectors if len(vector) != self._dimension), None)
+        if other is not None:
+            raise IndexMismatchError(
+                f"{self._place}: holds vectors of {self._dimension} dimensions, but {_shown(identity(self))} now gives "
+                f"{other}; pass the model it was built with, or delete it and build it again"
+            )
+        return vectors
 
 
 class _VectorsByText:
     """The vectors of an index on disk, by their text; empty if there is none that can be used."""
 
     def __init__(self, folder: Path, embeddings: Mapping[str, str]) -> None:
+        self.dimension: int | None = None
         self._rows: dict[bytes, int] = {}
         if not (folder / _MANIFEST).exists():
             if folder.exists() and any(not any(map(file.match, _GENERATED)) for file in folder.iterdir()):
@@ -295,6 +345,7 @@ class _VectorsByText:
             return
         _make_addressable(self._index)
         self._rows = rows
+        self.dimension = self._index.d
 
     def get(self, text: str) -> np.ndarray[Any, Any] | None:
         row = self._rows.get(text_digest(text))

@@ -21,6 +21,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
 from tokenizers import processors
 from transformers import (
     AutoModelForSequenceClassification,
@@ -399,15 +400,18 @@ def test_a_model_of_another_shape_runs_in_padded_batches_to_the_same_numbers(tmp
     assert int8.logits(pairs) == pytest.approx([int8.logits([pair])[0] for pair in pairs], abs=1e-5)
 
 
+@pytest.mark.parametrize("typed", [True, False])
 @pytest.mark.parametrize(("family", "pads"), [("Bert", False), ("Electra", True)])
-def test_the_model_is_told_which_tokens_are_the_query_s(tmp_path: Path, family: str, pads: bool) -> None:
+def test_the_model_is_told_which_tokens_are_the_query_s_if_its_tokenizer_tells(
+    tmp_path: Path, family: str, pads: bool, typed: bool
+) -> None:
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     tokenizer.save_pretrained(tmp_path)
     about = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    names = ["input_ids", "token_type_ids", "attention_mask"]
+    names = ["input_ids", *["token_type_ids"] * typed, "attention_mask"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**about, "model_input_names": names}))
     config = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
@@ -419,8 +423,10 @@ def test_the_model_is_told_which_tokens_are_the_query_s(tmp_path: Path, family: 
     encoder = BGECrossEncoder(str(tmp_path), max_length=128, dtype="float32")
     assert encoder.pads is pads
     assert encoder.logits(PAIRS) == pytest.approx(plain_logits(tmp_path, PAIRS, 128), abs=1e-5)
-    types = AutoTokenizer.from_pretrained(tmp_path)(*PAIRS[0])["token_type_ids"]
-    assert set(types) == {0, 1}
+    theirs = CrossEncoder(str(tmp_path), max_length=128, device="cpu").predict(PAIRS)
+    assert encoder.score(PAIRS) == pytest.approx(theirs.tolist(), abs=1e-5)
+    told = AutoTokenizer.from_pretrained(tmp_path)(*PAIRS[0], return_token_type_ids=True)["token_type_ids"]
+    assert set(told) == {0, 1}
 
 
 def test_auto_is_what_the_processor_computes_in(tiny_reranker: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import dcg_score
 
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
@@ -282,15 +283,33 @@ def test_triage_accuracy_tells_emergencies_from_the_rest() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60), st.integers(1, 12))
+@given(
+    st.lists(st.tuples(st.floats(0, 1) | st.sampled_from([0.2, 0.9]), st.booleans()), min_size=1, max_size=60),
+    st.integers(1, 12),
+)
 def test_calibration_error_agrees_with_numpy_over_equal_bins(said: list[tuple[float, bool]], bins: int) -> None:
-    ordered = sorted(said)
-    edges = [round(i * len(ordered) / min(bins, len(ordered))) for i in range(1, min(bins, len(ordered)))]
-    parts = np.split(np.array(ordered, dtype=float), edges)
-    expected = sum(len(part) * abs(part[:, 0].mean() - part[:, 1].mean()) for part in parts) / len(ordered)
     confidences, outcomes = zip(*said, strict=True)
+    values, place, counts = np.unique(np.array(confidences), return_inverse=True, return_counts=True)
+    ordered = np.stack([values, np.bincount(place, outcomes) / counts], axis=1).repeat(counts, axis=0)
+    edges = [round(i * len(ordered) / min(bins, len(ordered))) for i in range(1, min(bins, len(ordered)))]
+    parts = np.split(ordered, edges)
+    expected = sum(len(part) * abs(part[:, 0].mean() - part[:, 1].mean()) for part in parts) / len(ordered)
     assert expected_calibration_error(confidences, outcomes, bins) == pytest.approx(expected)
     assert sum(bin_.n for bin_ in reliability(confidences, outcomes, bins)) == len(said)
+
+
+def test_a_bin_of_one_confidence_has_the_share_of_truth_of_all_that_have_it() -> None:
+    right = [i % 10 != 0 for i in range(100)]
+    assert [bin_.correct for bin_ in reliability([0.9] * 100, right)] == pytest.approx([0.9] * 10)
+    assert expected_calibration_error([0.9] * 100, right) == pytest.approx(0)
+    # scikit-learn's bins are the same where no edge cuts a tie: 20 of each confidence, two bins of 10.
+    rng = np.random.default_rng(0)
+    confidences = np.repeat(rng.random(5), 20)
+    outcomes = rng.random(100) < 0.5
+    correct, confidence = calibration_curve(outcomes, confidences, n_bins=5, strategy="quantile")
+    found = reliability(confidences.tolist(), outcomes.tolist())
+    assert [bin_.confidence for bin_ in found] == pytest.approx(confidence.repeat(2))
+    assert [bin_.correct for bin_ in found] == pytest.approx(correct.repeat(2))
 
 
 def test_a_confidence_that_keeps_its_word_has_no_calibration_error_and_nothing_said_has_none() -> None:

@@ -23,6 +23,7 @@ import torch
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from typer.testing import CliRunner
 
 from langchain_bge_medical import cli
@@ -37,6 +38,7 @@ from langchain_bge_medical.distributed.ray_data import (
 )
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving.scheduler import NotReady, Overloaded
+from langchain_bge_medical.vectorstores import identity
 from tests.conftest import HashEmbeddings, record_documents
 from tests.serving_kit import SharedCharacters
 
@@ -189,6 +191,8 @@ def test_embedded_documents_have_their_vectors_from_the_job_and_others_from_the_
         assert embeddings._model.embedded == ["没有见过"]
         assert embeddings.embed_query("头痛") == HashEmbeddings().embed_query("头痛")
         assert embeddings.model_name == "hash"
+    sized = embed_documents(documents, tmp_path / "sized", lambda: DeterministicFakeEmbedding(size=8))
+    assert identity(sized)["dimensions"] == "8"
     with pytest.raises(ValueError, match="there are no documents to embed"):
         embed_documents([], tmp_path / "none", HashEmbeddings)
     with pytest.raises(JobMismatchError):

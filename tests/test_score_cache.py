@@ -6,6 +6,7 @@ import sqlite3
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,36 @@ def test_several_processes_write_one_file_at_once(tmp_path: Path) -> None:
     cache = ScoreCache(file)
     made = keys(cache, *map(str, range(400)))
     assert cache.get_many(made) == {key: CachedLogit(float(i)) for i, key in enumerate(made)}
+
+
+def test_a_new_file_that_another_process_is_about_to_fill_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "scores.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor() as pool:
+        opened = pool.submit(ScoreCache, tmp_path / "scores.db")
+        time.sleep(0.05)
+        other.execute("ROLLBACK")
+        cache = opened.result()
+    other.close()
+    (key,) = keys(cache, "a")
+    cache.set_many({key: CachedLogit(1.0)})
+    assert ScoreCache(tmp_path / "scores.db").get_many([key]) == {key: CachedLogit(1.0)}
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    barrier = threading.Barrier(6)
+
+    def opened(path: Path) -> ScoreCache:
+        barrier.wait()
+        return ScoreCache(path)
+
+    with ThreadPoolExecutor(6) as pool:
+        for attempt in range(8):
+            path = tmp_path / f"{attempt}.db"
+            assert len(list(pool.map(opened, [path] * 6))) == 6
+            with sqlite3.connect(path) as connection:
+                assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            connection.close()
 
 
 def test_a_child_of_a_fork_goes_on_with_a_connection_of_its_own(tmp_path: Path) -> None:

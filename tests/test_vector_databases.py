@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 
 pytest.importorskip("langchain_chroma", reason="needs the extra `chroma`")
 pytest.importorskip("langchain_milvus", reason="needs the extra `milvus`")
@@ -107,6 +108,24 @@ def test_another_embedding_model_is_refused_on_opening_and_embeds_anew_on_buildi
     build_database(record_documents(), other, tmp_path, database=database)
     assert len(other.embedded) == len(record_documents())
     assert open_database(other, tmp_path, database=database).similarity_search("踝部肿痛", k=1)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_other_dimensions_are_refused_with_both_on_opening_if_the_model_says_them_or_when_they_do_not_fit(
+    database: Database, tmp_path: Path
+) -> None:
+    documents = record_documents()
+    build_database(documents, DeterministicFakeEmbedding(size=8), tmp_path, database=database, collection="said")
+    with pytest.raises(IndexMismatchError, match=r"dimensions.*8.* but asked .*dimensions.*16"):
+        open_database(DeterministicFakeEmbedding(size=16), tmp_path, database=database, collection="said")
+    build_database(documents[:5], HashEmbeddings(), tmp_path, database=database)
+    other = HashEmbeddings(dimension=16)
+    says = "collection 'diseases': holds vectors of 64 dimensions, but .*=hash now gives 16; pass"
+    with pytest.raises(IndexMismatchError, match=says):
+        open_database(other, tmp_path, database=database).similarity_search("踝部肿痛")
+    with pytest.raises(IndexMismatchError, match=says):
+        build_database(documents, other, tmp_path, database=database)
+    assert open_database(HashEmbeddings(), tmp_path, database=database).documents() == documents[:5]
 
 
 def test_a_filter_of_the_database_is_handed_on(filled: RecordStore) -> None:

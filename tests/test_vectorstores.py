@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import pickle
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from langchain_bge_medical.vectorstores import (
     IndexMismatchError,
@@ -260,6 +262,53 @@ def test_another_revision_of_the_same_model_is_another_model(index: Path) -> Non
         load_index(index, newer)
 
 
+def test_the_same_model_in_other_dimensions_is_another_model(tmp_path: Path, documents: list[Document]) -> None:
+    class Shortened(HashEmbeddings):
+        """Cuts its vectors, as OpenAI's do."""
+
+        def __init__(self, dimensions: int) -> None:
+            super().__init__(dimensions)
+            self.dimensions = dimensions
+
+    for made in (lambda size: DeterministicFakeEmbedding(size=size), Shortened):
+        folder = tmp_path / type(made(8)).__name__
+        build_index(documents, made(8), folder)
+        with pytest.raises(IndexMismatchError, match=r"built with .* dimensions=8, but asked to load with .*=16;"):
+            load_index(folder, made(16))
+        build_index(documents, made(16), folder)
+        assert len(load_index(folder, made(16)).similarity_search("头痛", k=6)) == 6
+
+
+def test_a_model_that_says_no_dimensions_is_refused_with_both_when_its_vectors_do_not_fit(
+    index: Path, documents: list[Document]
+) -> None:
+    other = HashEmbeddings(dimension=16)
+    new = [*documents, Document(page_content="新的")]
+    ways: list[Callable[[], object]] = [
+        lambda: load_index(index, other).similarity_search("头痛"),
+        lambda: asyncio.run(load_index(index, other).asimilarity_search("头痛")),
+        lambda: load_index(index, other).max_marginal_relevance_search("头痛"),
+        lambda: load_index(index, other).add_texts(["新的"]),
+        lambda: asyncio.run(load_index(index, other).aadd_texts(["新的"])),
+        lambda: build_index(documents, other, index).similarity_search("头痛"),
+        lambda: build_index(new, other, index),
+        lambda: build_index(new, other, index, batch_size=1),
+    ]
+    for way in ways:
+        with pytest.raises(IndexMismatchError, match=r"kb\.index: holds vectors of 64 .*=hash now gives 16; pass"):
+            way()
+    assert len(ranked_ids(index, "头痛")) == 6
+
+
+def test_the_embeddings_of_a_store_are_known_as_the_model_that_it_was_loaded_with(
+    index: Path, documents: list[Document]
+) -> None:
+    embeddings = load_index(index, HashEmbeddings()).embeddings
+    assert identity(embeddings) == identity(HashEmbeddings())
+    build_index(documents[:1], embeddings, index)
+    assert load_index(index, HashEmbeddings()).index.ntotal == 1
+
+
 def test_indexing_again_embeds_only_what_changed_and_drops_what_is_gone(
     index: Path, documents: list[Document], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -441,15 +490,6 @@ def test_vectors_of_different_lengths_are_refused_with_the_lengths(batch_size: i
     vectors = [[1.0, 2.0]] * 3 + [[1.0, 2.0, 3.0]] * 3
     with pytest.raises(ValueError, match=r"vectors of \[2, 3\] dimensions|vectors of 2 and of 3 dimensions"):
         build_index(documents, Scripted(vectors), batch_size=batch_size)
-
-
-def test_embeddings_that_changed_their_length_under_the_same_name_are_refused(
-    index: Path, documents: list[Document]
-) -> None:
-    documents[5].page_content += "变"
-    with pytest.raises(ValueError, match=r"vectors of \[32, 64\] dimensions"):
-        build_index(documents, HashEmbeddings(dimension=32), index)
-    assert len(ranked_ids(index, "头痛")) == 6
 
 
 def test_indexing_a_generator_holds_one_batch_of_vectors_besides_the_index(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ class EmbeddedDocuments(Embeddings):
         }
         self._model = make_embeddings()
         # What an index remembers of the model that it was built with.
-        for name in ("model_name", "model", "revision", "resolved_revision"):
+        for name in ("model_name", "model", "revision", "resolved_revision", "dimensions", "size"):
             if hasattr(self._model, name):
                 setattr(self, name, getattr(self._model, name))
 

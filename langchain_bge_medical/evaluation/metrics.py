@@ -69,13 +69,14 @@ class Bin(NamedTuple):
     confidence: float
     """Their mean."""
     correct: float
-    """The share of them that came true."""
+    """The share of them that came true; one of several of the same confidence counts as their share."""
 
 
 def reliability(confidences: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> list[Bin]:
     """Return predictions in bins of equal size, from the least confident to the most.
 
     Bins of equal size and not of equal width: most predictions are near 0 or 1, and a bin of three says nothing.
+    Predictions of the same confidence may lie in several bins, so that each counts as the share of them that came true.
 
     Args:
         confidences: In [0, 1].
@@ -85,7 +86,10 @@ def reliability(confidences: Sequence[float], outcomes: Sequence[bool], bins: in
     Returns:
         The bins that are not empty.
     """
-    ordered = sorted(zip(confidences, outcomes, strict=True))
+    by_confidence: dict[float, list[bool]] = {}
+    for confidence, outcome in zip(confidences, outcomes, strict=True):
+        by_confidence.setdefault(confidence, []).append(outcome)
+    ordered = [(c, sum(tied) / len(tied)) for c, tied in sorted(by_confidence.items()) for _ in tied]
     count = min(bins, len(ordered))
     edges = [round(i * len(ordered) / count) for i in range(count + 1)] if count else []
     return [
