@@ -117,16 +117,21 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     def _one_source(self) -> BGERerankerCompressor:
         ready = next((name for name in ("engine", "cross_encoder") if getattr(self, name) is not None), None)
         if ready is not None:
-            clash = self.model_fields_set & {
-                "model_name",
-                "revision",
-                "max_length",
-                "device",
-                "dtype",
-                "batch_tokens",
-                "long_documents",
-                "cache",
-                *({"cross_encoder"} - {ready}),
+            # By value, since a dump gives every field.
+            clash = {
+                name
+                for name in (
+                    "model_name",
+                    "revision",
+                    "max_length",
+                    "device",
+                    "dtype",
+                    "batch_tokens",
+                    "long_documents",
+                    "cache",
+                    "cross_encoder",
+                )
+                if name != ready and getattr(self, name) != type(self).model_fields[name].default
             }
             if clash:
                 raise ValueError(f"{ready} comes with its own {', '.join(sorted(clash))}; give one or the other")

@@ -333,7 +333,7 @@ def all_settings(model: Path) -> dict[str, Any]:
 
 
 def test_a_ready_scorer_or_engine_takes_the_place_of_every_setting_of_a_model(tiny_reranker: Path) -> None:
-    every = all_settings(tiny_reranker)
+    every = {**all_settings(tiny_reranker), "revision": "main"}
     encoder = TableCrossEncoder(SCORES)
     for name, value in every.items():
         with pytest.raises(ValidationError, match=f"cross_encoder comes with its own {name}; give one or the other"):
@@ -593,6 +593,16 @@ def test_it_pickles_and_rebuilds_from_its_configuration_without_weights(
     ):
         assert twin.model_dump() == reranker.model_dump()
         assert [document.id for document in twin.compress_documents(documents, "头痛")] == expected
+
+
+@pytest.mark.parametrize("ready", ["cross_encoder", "engine"])
+def test_around_a_ready_scorer_or_engine_it_rebuilds_from_its_configuration_too(ready: str) -> None:
+    encoder = TableCrossEncoder(SCORES)
+    given = {ready: encoder if ready == "cross_encoder" else ScoringEngine(lambda: encoder)}
+    compressor = BGERerankerCompressor(**given, top_n=3, score_threshold=0.2)  # type: ignore[arg-type]
+    twin = BGERerankerCompressor(**compressor.model_dump())
+    assert twin.model_dump() == compressor.model_dump()
+    assert twin.compress_documents(candidates(), "q") == compressor.compress_documents(candidates(), "q")
 
 
 def _in_child(connection: Any, reranker: BGERerankerCompressor) -> None:
