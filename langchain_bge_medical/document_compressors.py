@@ -337,9 +337,12 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         leaders = [(rank, points((rank, score))) for rank, score in ranked[:2]]
         fused = self._must_fuse(scores)
         if fused:
-            places = enumerate(list(ranked), start=1)
-            fusion = {rank: 1 / (_RRF_K + rank) + 1 / (_RRF_K + place) for place, (rank, _) in places}
-            ranked.sort(key=lambda item: fusion[item[0]], reverse=True)
+            # Among those with a text, so that blank documents neither rise nor move others.
+            read = [rank for rank, _ in ranked if texts[rank - 1] in scores]
+            recalled = {rank: place for place, rank in enumerate(sorted(read), start=1)}
+            places = enumerate(read, start=1)
+            fusion = {rank: 1 / (_RRF_K + recalled[rank]) + 1 / (_RRF_K + place) for place, rank in places}
+            ranked.sort(key=lambda item: fusion.get(item[0], 0.0), reverse=True)
         if self.score_threshold is not None:
             ranked = [(rank, score) for rank, score in ranked if score.score >= self.score_threshold]
         kept = [

@@ -286,6 +286,20 @@ def test_over_texts_that_the_model_was_not_made_for_both_stages_have_a_say_and_t
     assert [document.metadata["rerank_margin"] for document in foreign] == pytest.approx([0.6, -0.8, -0.6, -0.7])
 
 
+def test_where_both_stages_have_a_say_blank_documents_still_go_last_and_change_nothing_for_the_others() -> None:
+    class ByLength(KnowsOnly):
+        def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            return [0.5 + len(text) / 100 for _, text in text_pairs]
+
+    def order(*texts: str) -> list[str]:
+        compressor = BGERerankerCompressor(cross_encoder=ByLength({}, set()), top_n=None)
+        return contents(compressor.compress_documents([Document(page_content=text) for text in texts], "q"))
+
+    assert order("  ", "a", "ab", "abc") == [*order("a", "ab", "abc"), "  "]
+    texts = ["abcdefgh", "a", "abcdefg", "abcdef", "abcde", "abcd", "abc", "ab"]
+    assert order(texts[0], "", *texts[1:3], "\n", *texts[3:]) == [*order(*texts), "", "\n"]
+
+
 def test_a_fusion_gives_each_stage_the_weight_that_reciprocal_ranks_have() -> None:
     texts = [f"{i:02}" for i in range(1, 25)]
     last = {text: -float(i) for i, text in enumerate([*texts[1:], texts[0]])}
