@@ -40,6 +40,7 @@ from langchain_bge_medical.training.examples import (
 )
 from langchain_bge_medical.training.finetune import FinetuneError, Materials, Settings, finetune, trained_on
 from langchain_bge_medical.training.model_card import verdict_lines
+from langchain_bge_medical.training.queries import QueryWriter
 from langchain_bge_medical.vectorstores import build_index, stored_documents
 from tests.conftest import HashEmbeddings, make_tokenizer, tiny_config
 
@@ -98,6 +99,39 @@ def test_complications_and_what_they_complicate_are_never_wrong() -> None:
         assert example is not None
         assert neutral not in {disease_of(text) for text in example.wrong}
         assert right not in {disease_of(text) for text in example.wrong}
+
+
+def test_a_complication_or_differential_may_be_named_by_an_alias() -> None:
+    records = [
+        DiseaseRecord.from_raw({"description": "。", **raw})
+        for raw in (
+            {
+                "disease": "冠心病",
+                "symptoms": "胸痛、胸闷",
+                "complications": ["心梗"],
+                "differentials": ["ＧERD", "心梗"],
+            },
+            {"disease": "急性心肌梗死", "symptoms": "胸痛", "aliases": ["心梗"]},
+            {"disease": "胃食管反流病", "symptoms": "反酸", "aliases": ["GERD"]},
+        )
+    ]
+    made = maker(records, amounts=Amounts(hard=9, near=0, random=9))
+    assert made.neutral("冠心病") == made.neutral("急性心肌梗死") == {"冠心病", "急性心肌梗死"}
+    for right in ("冠心病", "急性心肌梗死"):
+        example = made.example(Asked("我胸痛胸闷", (right,)))
+        assert example is not None
+        assert set(map(disease_of, example.wrong)) == {"胃食管反流病"}
+    made = maker(records, amounts=Amounts(hard=0, near=9, random=0))
+    example = made.example(Asked("我胸痛胸闷", ("冠心病",)))
+    assert example is not None
+    assert list(map(disease_of, example.wrong)) == ["胃食管反流病"]
+    assert {disease_of(text) for pair in made._polarity(records[0]) for text in pair.wrong} == {
+        "冠心病",
+        "胃食管反流病",
+    }
+    # What a written query denies is a finding of such a neighbour.
+    writer = QueryWriter(records, SymptomLexicon([]), random.Random(1))
+    assert any("反酸" in writer.write(records[0]) for _ in range(50))
 
 
 def test_hard_negatives_have_fewer_of_the_findings_than_the_right_disease() -> None:
