@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from langchain_core.documents import Document
 from safetensors.torch import load_file
 from transformers import XLMRobertaForSequenceClassification
 
@@ -365,6 +367,39 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_with_the_sam
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, msg=name)
+
+
+def test_a_run_is_not_gone_on_with_after_anything_that_it_depends_on_has_changed(
+    tiny_reranker: Path, teacher: Path, tmp_path: Path
+) -> None:
+    def asked(text: str, *relevant: str) -> LabelledQuery:
+        return LabelledQuery(query=text, relevant=relevant)
+
+    def complicated(document: Document) -> Document:
+        return document.model_copy(update={"metadata": {**document.metadata, "complications": ["心梗"]}})
+
+    mse = Settings(loss="mse", teacher=str(shutil.copytree(teacher, tmp_path / "teacher")))
+    given = materials(20)._replace(queries=[asked("胸痛", "心梗"), asked("头痛")])
+    runs = [
+        (given, Settings()),
+        (given, Settings(seed=1)),
+        (given, mse),
+        (given._replace(queries=[asked("胸痛", "胃炎"), asked("头痛")]), Settings()),
+        (given._replace(queries=[asked("胸痛", "心梗")], kept_out=["头痛"]), Settings()),
+        (given._replace(kept_out=["头痛"]), Settings()),
+        (given._replace(kept_out=["头", "痛"]), Settings()),
+        (given._replace(documents=list(map(complicated, given.documents))), Settings()),
+        (given._replace(records=given.records[1:]), Settings()),
+        (given._replace(lexicon=SymptomLexicon([])), Settings()),
+        (given._replace(embeddings=HashEmbeddings(model_name="another")), Settings()),
+    ]
+    prints = [tuning._fingerprint(tiny_reranker, *run) for run in runs]
+    assert prints == [tuning._fingerprint(tiny_reranker, *run) for run in runs]
+    shutil.copytree(tiny_reranker, tmp_path / "teacher", dirs_exist_ok=True)
+    prints += [tuning._fingerprint(tiny_reranker, given, mse), tuning._fingerprint(teacher, given, Settings())]
+    assert len(set(prints)) == len(prints)
+    # Where it runs changes nothing.
+    assert tuning._fingerprint(tiny_reranker, given, Settings(device="cpu")) == prints[0]
 
 
 @pytest.mark.long
