@@ -117,16 +117,21 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     def _one_source(self) -> BGERerankerCompressor:
         ready = next((name for name in ("engine", "cross_encoder") if getattr(self, name) is not None), None)
         if ready is not None:
-            clash = self.model_fields_set & {
-                "model_name",
-                "revision",
-                "max_length",
-                "device",
-                "dtype",
-                "batch_tokens",
-                "long_documents",
-                "cache",
-                *({"cross_encoder"} - {ready}),
+            # By value, since a dump gives every field.
+            clash = {
+                name
+                for name in (
+                    "model_name",
+                    "revision",
+                    "max_length",
+                    "device",
+                    "dtype",
+                    "batch_tokens",
+                    "long_documents",
+                    "cache",
+                    "cross_encoder",
+                )
+                if name != ready and getattr(self, name) != type(self).model_fields[name].default
             }
             if clash:
                 raise ValueError(f"{ready} comes with its own {', '.join(sorted(clash))}; give one or the other")
@@ -332,9 +337,12 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         leaders = [(rank, points((rank, score))) for rank, score in ranked[:2]]
         fused = self._must_fuse(scores)
         if fused:
-            places = enumerate(list(ranked), start=1)
-            fusion = {rank: 1 / (_RRF_K + rank) + 1 / (_RRF_K + place) for place, (rank, _) in places}
-            ranked.sort(key=lambda item: fusion[item[0]], reverse=True)
+            # Among those with a text, so that blank documents neither rise nor move others.
+            read = [rank for rank, _ in ranked if texts[rank - 1] in scores]
+            recalled = {rank: place for place, rank in enumerate(sorted(read), start=1)}
+            places = enumerate(read, start=1)
+            fusion = {rank: 1 / (_RRF_K + recalled[rank]) + 1 / (_RRF_K + place) for place, rank in places}
+            ranked.sort(key=lambda item: fusion.get(item[0], 0.0), reverse=True)
         if self.score_threshold is not None:
             ranked = [(rank, score) for rank, score in ranked if score.score >= self.score_threshold]
         kept = [

@@ -110,7 +110,8 @@ class HybridRetriever(BaseRetriever):
     ) -> list[Document]:
         callbacks: RunnableConfig = {"callbacks": run_manager.get_child()}
         halves = [half.ainvoke(query, config=callbacks) for half in (self.dense, self.lexical)]
-        return self._merged(query, *await asyncio.gather(*halves))
+        # How much of a long query is said takes a fifth of a second, in which an event loop has others to serve.
+        return await asyncio.to_thread(self._merged, query, *await asyncio.gather(*halves))
 
     def _merged(self, query: str, dense: list[Document], lexical: list[Document]) -> list[Document]:
         return merged(dense, lexical, self.lexical.share_said(query, lexical[0]) ** _POWER if lexical else 0.0)
@@ -165,7 +166,7 @@ class BGERerankRetriever(BaseRetriever):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
         callbacks = run_manager.get_child()
-        searched = query if self.query_to_text is None else self.query_to_text(query)
+        searched = query if self.query_to_text is None else await asyncio.to_thread(self.query_to_text, query)
         candidates = await self.base_retriever.ainvoke(searched, config={"callbacks": callbacks})
         kept = await self.compressor.acompress_documents(candidates[: self.fetch_k], query, callbacks=callbacks)
         return list(kept)[: k or self.k]

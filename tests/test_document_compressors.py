@@ -286,6 +286,20 @@ def test_over_texts_that_the_model_was_not_made_for_both_stages_have_a_say_and_t
     assert [document.metadata["rerank_margin"] for document in foreign] == pytest.approx([0.6, -0.8, -0.6, -0.7])
 
 
+def test_where_both_stages_have_a_say_blank_documents_still_go_last_and_change_nothing_for_the_others() -> None:
+    class ByLength(KnowsOnly):
+        def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            return [0.5 + len(text) / 100 for _, text in text_pairs]
+
+    def order(*texts: str) -> list[str]:
+        compressor = BGERerankerCompressor(cross_encoder=ByLength({}, set()), top_n=None)
+        return contents(compressor.compress_documents([Document(page_content=text) for text in texts], "q"))
+
+    assert order("  ", "a", "ab", "abc") == [*order("a", "ab", "abc"), "  "]
+    texts = ["abcdefgh", "a", "abcdefg", "abcdef", "abcde", "abcd", "abc", "ab"]
+    assert order(texts[0], "", *texts[1:3], "\n", *texts[3:]) == [*order(*texts), "", "\n"]
+
+
 def test_a_fusion_gives_each_stage_the_weight_that_reciprocal_ranks_have() -> None:
     texts = [f"{i:02}" for i in range(1, 25)]
     last = {text: -float(i) for i, text in enumerate([*texts[1:], texts[0]])}
@@ -333,7 +347,7 @@ def all_settings(model: Path) -> dict[str, Any]:
 
 
 def test_a_ready_scorer_or_engine_takes_the_place_of_every_setting_of_a_model(tiny_reranker: Path) -> None:
-    every = all_settings(tiny_reranker)
+    every = {**all_settings(tiny_reranker), "revision": "main"}
     encoder = TableCrossEncoder(SCORES)
     for name, value in every.items():
         with pytest.raises(ValidationError, match=f"cross_encoder comes with its own {name}; give one or the other"):
@@ -593,6 +607,16 @@ def test_it_pickles_and_rebuilds_from_its_configuration_without_weights(
     ):
         assert twin.model_dump() == reranker.model_dump()
         assert [document.id for document in twin.compress_documents(documents, "头痛")] == expected
+
+
+@pytest.mark.parametrize("ready", ["cross_encoder", "engine"])
+def test_around_a_ready_scorer_or_engine_it_rebuilds_from_its_configuration_too(ready: str) -> None:
+    encoder = TableCrossEncoder(SCORES)
+    given = {ready: encoder if ready == "cross_encoder" else ScoringEngine(lambda: encoder)}
+    compressor = BGERerankerCompressor(**given, top_n=3, score_threshold=0.2)  # type: ignore[arg-type]
+    twin = BGERerankerCompressor(**compressor.model_dump())
+    assert twin.model_dump() == compressor.model_dump()
+    assert twin.compress_documents(candidates(), "q") == compressor.compress_documents(candidates(), "q")
 
 
 def _in_child(connection: Any, reranker: BGERerankerCompressor) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from langchain_core.documents import Document
 from safetensors.torch import load_file
 from transformers import XLMRobertaForSequenceClassification
 
@@ -40,6 +42,7 @@ from langchain_bge_medical.training.examples import (
 )
 from langchain_bge_medical.training.finetune import FinetuneError, Materials, Settings, finetune, trained_on
 from langchain_bge_medical.training.model_card import verdict_lines
+from langchain_bge_medical.training.queries import QueryWriter
 from langchain_bge_medical.vectorstores import build_index, stored_documents
 from tests.conftest import HashEmbeddings, make_tokenizer, tiny_config
 
@@ -98,6 +101,39 @@ def test_complications_and_what_they_complicate_are_never_wrong() -> None:
         assert example is not None
         assert neutral not in {disease_of(text) for text in example.wrong}
         assert right not in {disease_of(text) for text in example.wrong}
+
+
+def test_a_complication_or_differential_may_be_named_by_an_alias() -> None:
+    records = [
+        DiseaseRecord.from_raw({"description": "。", **raw})
+        for raw in (
+            {
+                "disease": "冠心病",
+                "symptoms": "胸痛、胸闷",
+                "complications": ["心梗"],
+                "differentials": ["ＧERD", "心梗"],
+            },
+            {"disease": "急性心肌梗死", "symptoms": "胸痛", "aliases": ["心梗"]},
+            {"disease": "胃食管反流病", "symptoms": "反酸", "aliases": ["GERD"]},
+        )
+    ]
+    made = maker(records, amounts=Amounts(hard=9, near=0, random=9))
+    assert made.neutral("冠心病") == made.neutral("急性心肌梗死") == {"冠心病", "急性心肌梗死"}
+    for right in ("冠心病", "急性心肌梗死"):
+        example = made.example(Asked("我胸痛胸闷", (right,)))
+        assert example is not None
+        assert set(map(disease_of, example.wrong)) == {"胃食管反流病"}
+    made = maker(records, amounts=Amounts(hard=0, near=9, random=0))
+    example = made.example(Asked("我胸痛胸闷", ("冠心病",)))
+    assert example is not None
+    assert list(map(disease_of, example.wrong)) == ["胃食管反流病"]
+    assert {disease_of(text) for pair in made._polarity(records[0]) for text in pair.wrong} == {
+        "冠心病",
+        "胃食管反流病",
+    }
+    # What a written query denies is a finding of such a neighbour.
+    writer = QueryWriter(records, SymptomLexicon([]), random.Random(1))
+    assert any("反酸" in writer.write(records[0]) for _ in range(50))
 
 
 def test_hard_negatives_have_fewer_of_the_findings_than_the_right_disease() -> None:
@@ -331,6 +367,39 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_with_the_sam
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, msg=name)
+
+
+def test_a_run_is_not_gone_on_with_after_anything_that_it_depends_on_has_changed(
+    tiny_reranker: Path, teacher: Path, tmp_path: Path
+) -> None:
+    def asked(text: str, *relevant: str) -> LabelledQuery:
+        return LabelledQuery(query=text, relevant=relevant)
+
+    def complicated(document: Document) -> Document:
+        return document.model_copy(update={"metadata": {**document.metadata, "complications": ["心梗"]}})
+
+    mse = Settings(loss="mse", teacher=str(shutil.copytree(teacher, tmp_path / "teacher")))
+    given = materials(20)._replace(queries=[asked("胸痛", "心梗"), asked("头痛")])
+    runs = [
+        (given, Settings()),
+        (given, Settings(seed=1)),
+        (given, mse),
+        (given._replace(queries=[asked("胸痛", "胃炎"), asked("头痛")]), Settings()),
+        (given._replace(queries=[asked("胸痛", "心梗")], kept_out=["头痛"]), Settings()),
+        (given._replace(kept_out=["头痛"]), Settings()),
+        (given._replace(kept_out=["头", "痛"]), Settings()),
+        (given._replace(documents=list(map(complicated, given.documents))), Settings()),
+        (given._replace(records=given.records[1:]), Settings()),
+        (given._replace(lexicon=SymptomLexicon([])), Settings()),
+        (given._replace(embeddings=HashEmbeddings(model_name="another")), Settings()),
+    ]
+    prints = [tuning._fingerprint(tiny_reranker, *run) for run in runs]
+    assert prints == [tuning._fingerprint(tiny_reranker, *run) for run in runs]
+    shutil.copytree(tiny_reranker, tmp_path / "teacher", dirs_exist_ok=True)
+    prints += [tuning._fingerprint(tiny_reranker, given, mse), tuning._fingerprint(teacher, given, Settings())]
+    assert len(set(prints)) == len(prints)
+    # Where it runs changes nothing.
+    assert tuning._fingerprint(tiny_reranker, given, Settings(device="cpu")) == prints[0]
 
 
 @pytest.mark.long

@@ -45,6 +45,32 @@ def test_one_clause_cannot_be_left_out(query: str) -> None:
     assert score.calls == []
 
 
+@pytest.mark.parametrize(
+    ("query", "variants"),
+    [
+        (
+            "I have a cough, a fever, a headache",
+            ["a fever, a headache", "I have a cough, a headache", "I have a cough, a fever"],
+        ),
+        ("是什么病？发烧，咳嗽。", ["发烧，咳嗽。", "是什么病？咳嗽。", "是什么病？发烧。"]),
+        ("发烧。。咳嗽 , 头痛", ["咳嗽 , 头痛", "发烧。。头痛", "发烧。。咳嗽"]),
+    ],
+)
+def test_without_a_clause_the_rest_of_the_query_and_its_punctuation_are_as_they_were(
+    query: str, variants: list[str]
+) -> None:
+    score = Additive()
+    occlusion(query, ["x"], score)
+    assert [asked for asked, _ in score.calls[0]] == [query, *variants]
+
+
+def test_spans_inside_a_clause_are_left_out_without_a_comma_in_their_place() -> None:
+    score = Additive()
+    query = "a bad cough today, some fever"
+    faithfulness(query, "x", [(6, 11), (2, 8), (19, 23)], score)
+    assert score.calls[0][1] == ("a today, fever", "x")
+
+
 @given(st.text(alphabet="发烧咳,。;、 \n!a😀", max_size=60))
 def test_clauses_slice_to_their_text_in_order_without_overlap(query: str) -> None:
     position = 0

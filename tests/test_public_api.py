@@ -151,7 +151,13 @@ MAY_IMPORT = {
         "training.queries",
     },
     "training.calibration": {"confidence", "evaluation.compare", "evaluation.metrics"},
-    "training.examples": {"clinical.lexicon", "clinical.polarity", "knowledge_base", "training.queries"},
+    "training.examples": {
+        "clinical.lexicon",
+        "clinical.polarity",
+        "evaluation.compare",
+        "knowledge_base",
+        "training.queries",
+    },
     "training.model_card": {"model_files", "training.materials"},
 }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import Counter
 from typing import Any
 
@@ -322,6 +323,23 @@ async def test_reranked_async_equals_sync(documents: list[Document], compressor:
     retriever = BGERerankRetriever(base_retriever=base, compressor=compressor, fetch_k=4, k=3)
     assert await retriever.ainvoke("发热头痛") == retriever.invoke("发热头痛")
     assert len(await retriever.ainvoke("发热头痛", k=1)) == 1
+
+
+async def test_in_async_what_is_made_of_a_long_query_is_made_on_a_thread_so_that_the_loop_does_not_wait_for_it(
+    documents: list[Document], compressor: BGERerankerCompressor
+) -> None:
+    places: list[bool] = []
+
+    def note(given: Any) -> str:
+        places.append(threading.current_thread() is threading.main_thread())
+        return str(getattr(given, "page_content", given))
+
+    store = build_index(documents, HashEmbeddings())
+    base = build_hybrid_retriever(store, documents, document_to_text=note)
+    retriever = BGERerankRetriever(base_retriever=base, compressor=compressor, query_to_text=note)
+    places.clear()
+    assert await retriever.ainvoke("发热头痛")
+    assert places == [False, False]  # what recall searches for, and what its first document by words says of it
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"fetch_k": 0}, {"top_n": 3}])

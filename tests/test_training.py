@@ -388,7 +388,9 @@ def test_a_bundled_models_card_says_what_was_measured_and_what_fails_and_takes_n
 def test_the_materials_command_writes_what_the_function_makes_and_keeps_evaluation_queries_out(tmp_path: Path) -> None:
     kb, corpus, out, kept_out = (tmp_path / name for name in ("kb.json", "c.jsonl", "m.json.gz", "e.jsonl"))
     records = [
-        {**record, "complications": ["中耳炎", "不在库中的病"]} if i == 1 else record
+        {**record, "complications": ["耳朵发炎", "不在库中的病"], "differentials": ["耳朵发炎", "不在库中的病"]}
+        if i == 1
+        else {**record, "aliases": ["耳朵发炎"] if record["disease"] == "中耳炎" else []}
         for i, record in enumerate(RECORDS)
     ]
     kb.write_text(json.dumps(records, ensure_ascii=False), "utf-8")
@@ -408,5 +410,5 @@ def test_the_materials_command_writes_what_the_function_makes_and_keeps_evaluati
     assert made.diseases[-1] == "在第二库中的病"
     assert secret not in {query.text for query in made.queries}
     cold, ear = made.diseases.index("普通感冒"), made.diseases.index("中耳炎")
-    assert (made.neutral[cold], made.neutral[ear]) == ([ear], [cold])
+    assert (made.neutral[cold], made.neutral[ear], made.near[cold]) == ([ear], [cold], [ear])
     assert (len(made.unseen), len(made.groups), len(made.documents[0])) == (1, 3, 3)

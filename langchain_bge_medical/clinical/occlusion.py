@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ Scorer = Callable[[list[tuple[str, str]]], Sequence[float]]
 """Pairs of query and document → scores or logits, as `BGECrossEncoder.logits`."""
 
 _CLAUSE = re.compile(r"[^，,。；;、！!？?\n]+")
+_COMMAS = "，,、；; \t\r\n\u00a0\u3000"
+_PUNCTUATION = _COMMAS + "。！!？?"
 _SHORTEST = 2  # characters of a clause worth leaving out
 
 
@@ -103,8 +106,25 @@ def random_spans(query: str, spans: Sequence[tuple[int, int]], rng: random.Rando
 
 
 def _without(query: str, spans: Sequence[tuple[int, int]]) -> str:
-    out: set[int] = set()
-    for start, end in spans:
-        out.update(range(start, end))
-    left = "".join(char for i, char in enumerate(query) if i not in out)
-    return re.sub(r"[，,、。；;\s]{2,}", "，", left).strip("，,、。；; ")
+    """Return the query without the spans, all else as it stands, so that a score changes for no other reason."""
+    kept: list[str] = []
+    end = 0
+    for start, stop in sorted(spans):
+        if start > end or not kept:
+            kept.append(query[end:start])
+        end = max(end, stop)
+    return functools.reduce(_joined, [*kept, query[end:]])
+
+
+def _joined(left: str, right: str) -> str:
+    """Return both sides of a gap with the punctuation of one: of what parts more, or else of what follows."""
+    head, tail = left.rstrip(_PUNCTUATION), right.lstrip(_PUNCTUATION)
+    if not head:
+        return tail
+    joint = max(right[: len(right) - len(tail)], left[len(head) :], key=_parting)
+    return head + (joint + tail if tail else joint.rstrip(_COMMAS))
+
+
+def _parting(punctuation: str) -> int:
+    """Return how much it parts: 0 for nothing, 1 for blanks, 2 for commas, 3 for what ends a sentence."""
+    return bool(punctuation) + bool(punctuation.strip()) + bool(punctuation.strip(_COMMAS))

@@ -254,12 +254,13 @@ def affirms_nothing(text: str, found: Sequence[Finding]) -> bool:
 
 def _without_denials(clause: str, offset: int, inside: Sequence[Finding]) -> str:
     """Return a clause that affirms something without what it denies: `没有发烧有咳嗽` → `有咳嗽`."""
-    pieces, end = [], 0
+    pieces, end, affirmed = [], 0, 0
     for finding in inside:
-        if finding.status != "absent":
-            continue
-        start = finding.start - offset
-        denials = list(DENYING.finditer(clause, end, start))
-        pieces.append(clause[end : denials[-1].start() if denials else start])
-        end = finding.end - offset
+        if finding.status in AFFIRMED:
+            affirmed = finding.end - offset  # a denial before it is its own: 没有力气
+        elif finding.status == "absent":
+            start = finding.start - offset
+            denials = list(DENYING.finditer(clause, max(end, affirmed), start))
+            pieces.append(clause[end : denials[-1].start() if denials else start])
+            end = finding.end - offset
     return "".join([*pieces, clause[end:]])

@@ -11,6 +11,7 @@ import numpy as np
 
 from langchain_bge_medical.clinical.lexicon import LexiconEntry, SymptomLexicon
 from langchain_bge_medical.clinical.polarity import AFFIRMED, findings
+from langchain_bge_medical.evaluation.compare import NameIndex
 from langchain_bge_medical.knowledge_base import DiseaseRecord
 from langchain_bge_medical.training.queries import QueryWriter, roughen
 
@@ -129,10 +130,12 @@ class ExampleMaker:
             )
         }
         self._said: tuple[str, set[str]] = "", set()  # the findings of the query looked at last
-        self._parents: dict[str, set[str]] = {}
-        for record in records:
-            for complication in record.complications:
-                self._parents.setdefault(complication, set()).add(record.disease)
+        self._by_name = NameIndex(record.metadata() for record in records)
+        self._neutral = {name: {name} for name in self._names}
+        for record in self._records.values():
+            for complication in self._named(record.complications):
+                self._neutral[record.disease].add(complication)
+                self._neutral[complication].add(record.disease)
 
     def synthetic(self) -> Iterator[Asked]:
         """Yield queries put together from every disease's symptoms."""
@@ -156,9 +159,12 @@ class ExampleMaker:
         wrong = [name for name in asked.irrelevant if name in self._records]
         wrong += rng.sample(hard := self._hard(asked.query, right, barred), min(amounts.hard, len(hard)))
         near = [
-            name for r in right for name in self._records[r].differentials if self._fits_less(asked.query, name, right)
+            name
+            for r in right
+            for name in self._named(self._records[r].differentials)
+            if self._fits_less(asked.query, name, right)
         ]
-        near = [name for name in dict.fromkeys(near) if name in self._records and name not in barred]
+        near = [name for name in dict.fromkeys(near) if name not in barred]
         wrong += rng.sample(near, min(amounts.near, len(near)))
         others = [
             name for name in rng.sample(self._names, min(len(self._names), 4 * amounts.random)) if name not in barred
@@ -172,8 +178,11 @@ class ExampleMaker:
 
     def neutral(self, disease: str) -> set[str]:
         """Return what is neither right nor wrong for a disease: its complications, and what it complicates."""
-        record = self._records.get(disease)
-        return {disease, *self._parents.get(disease, ()), *(record.complications if record else ())}
+        return self._neutral.get(disease, {disease})
+
+    def _named(self, names: Iterable[str]) -> list[str]:
+        """Return the diseases that may be trained on, of those that a record gives by name or alias."""
+        return [found for name in names if (found := self._by_name.get(name)) in self._records]
 
     def minimal_pairs(self) -> Iterator[Example]:
         """Yield pairs of examples that differ in one detail which turns the answer round."""
@@ -187,8 +196,8 @@ class ExampleMaker:
         rng = self._rng
         near = [
             self._records[name]
-            for name in record.differentials
-            if name in self._records and name not in self.neutral(record.disease)
+            for name in self._named(record.differentials)
+            if name not in self.neutral(record.disease)
         ]
         if not near:
             return

@@ -44,6 +44,7 @@ from langchain_bge_medical.training.examples import (
 )
 from langchain_bge_medical.training.model_card import model_card
 from langchain_bge_medical.training.queries import Complaint, QueryWriter, leave_out, query_digest
+from langchain_bge_medical.vectorstores import identity
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -780,12 +781,21 @@ def _claim(out: Path, work: Path, fingerprint: str) -> None:
 
 def _fingerprint(folder: Path, materials: Materials, settings: Settings) -> str:
     """Return a digest of all that a run depends on."""
-    digest = hashlib.sha256(resolved_revision(folder).encode())
-    digest.update(json.dumps({**asdict(settings), "device": None}, sort_keys=True).encode())
-    for document in materials.documents:
-        digest.update(document.page_content.encode("utf-8", "surrogatepass"))
-    for words in (*(query.query for query in materials.queries), *materials.kept_out):
-        digest.update(query_digest(words).encode())
+    models = [folder] if settings.teacher is None else [folder, model_folder(settings.teacher, kind="reranker")]
+    parts: dict[str, Iterable[Any]] = {
+        "models": map(resolved_revision, models),
+        "settings": [{**asdict(settings), "device": None}],
+        "embeddings": [identity(materials.embeddings)],
+        "records": (record.model_dump() for record in materials.records),
+        "documents": ([document.page_content, document.metadata] for document in materials.documents),
+        "lexicon": (entry.model_dump() for entry in materials.lexicon.entries.values()),
+        "queries": (query.model_dump() for query in materials.queries),
+        "kept_out": materials.kept_out,
+    }
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        for item in part:
+            digest.update(json.dumps([name, item], sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 

@@ -219,9 +219,14 @@ def make_materials(
         found = searches[books[disease] if disease >= 0 else 0].invoke(text)
         return [place[document.metadata["disease"]] for document in found]
 
-    by_name = NameIndex(record.metadata() for record in records[:own])
+    by_name = NameIndex(record.metadata() for record in records)
+
+    def places(names: Sequence[str]) -> list[int]:
+        return [place[name] for name in map(by_name.get, names) if name is not None]
+
+    own_by_name = NameIndex(record.metadata() for record in records[:own])
     seen_in_watch = [
-        WatchedQuery(q.query, [place[n] for n in map(by_name.get, q.relevant) if n is not None], lexical(q.query))
+        WatchedQuery(q.query, [place[n] for n in map(own_by_name.get, q.relevant) if n is not None], lexical(q.query))
         for q in to_watch
         if q.relevant
     ]
@@ -229,8 +234,8 @@ def make_materials(
         seed=seed,
         diseases=[record.disease for record in records],
         documents=[[r.card(), *(variant_of(r, rng) for _ in range(amounts.variants))] for r in records],
-        neutral=_neutral(records, place),
-        near=[[place[n] for n in record.differentials if n in place] for record in records],
+        neutral=_neutral([places(record.complications) for record in records]),
+        near=[places(record.differentials) for record in records],
         queries=[Query(*query, lexical(query[0], query[1])) for query in queries],
         groups=list(itertools.islice(_groups(records, lexicon, rng), amounts.groups)),
         terms=[Term(form, entry.term) for entry in lexicon.entries.values() for form in (*entry.colloquial, *entry.en)],
@@ -264,10 +269,10 @@ def variant_of(record: DiseaseRecord, rng: random.Random) -> str:
     return f"{name}症状表现:{'、'.join(symptoms)}\n简要描述:{description}"
 
 
-def _neutral(records: Sequence[DiseaseRecord], place: dict[str, int]) -> list[list[int]]:
-    neutral: list[set[int]] = [set() for _ in records]
-    for i, record in enumerate(records):
-        for j in (place[name] for name in record.complications if name in place):
+def _neutral(complications: Sequence[Sequence[int]]) -> list[list[int]]:
+    neutral: list[set[int]] = [set() for _ in complications]
+    for i, follow in enumerate(complications):
+        for j in follow:
             neutral[i].add(j)
             neutral[j].add(i)
     return [sorted(others - {i}) for i, others in enumerate(neutral)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
+from langchain_bge_medical.evaluation.compare import NameIndex
 from langchain_bge_medical.knowledge_base import DiseaseRecord, KnowledgeBaseError
 
 # Words around findings. Empty ones are frequent on purpose: people type bare findings.
@@ -136,6 +137,7 @@ class QueryWriter:
             rng: Source of every choice.
         """
         self._records = {record.disease: record for record in records}
+        self._by_name = NameIndex(record.metadata() for record in records)
         self._lexicon = lexicon
         self._rng = rng
 
@@ -174,7 +176,8 @@ class QueryWriter:
         return self._rng.choice(forms)
 
     def _absent_term(self, record: DiseaseRecord) -> str | None:
-        neighbours = [self._records[name] for name in record.differentials if name in self._records]
+        names = map(self._by_name.get, record.differentials)
+        neighbours = [self._records[name] for name in names if name is not None]
         terms = [term for other in neighbours for term in other.symptoms[:6] if term not in record.symptoms]
         return self._rng.choice(terms) if terms else None
 
