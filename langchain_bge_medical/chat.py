@@ -17,9 +17,8 @@ _NO = re.compile(r"(?:没有|没|没有的|没有啊|无|不是|不会|不|否|n
 
 
 # How an answer ends that asks something back.
-_ASKED = re.compile(
-    r"再请问[::]\s*有没有(?P<zh>[^((??\n]+)|One more question: Do you have this: (?P<en>[^?\n]+)\?", re.IGNORECASE
-)
+_ASKS = ("再请问", "One more question: ")
+_ASKED = re.compile(r"再请问[::]\s*有没有(?P<zh>[^((??\n]+)|One more question: Do you have this: (?P<en>[^?\n]+)\?")
 
 
 def completed(reply: str, answer: str) -> str:
@@ -33,12 +32,14 @@ def completed(reply: str, answer: str) -> str:
         `没有发热`; `reply` itself if it is no bare yes or no, or nothing was asked.
     """
     says = next((word for word, bare in (("yes", _YES), ("no", _NO)) if bare.fullmatch(reply.strip())), None)
-    asked = list(_ASKED.finditer(answer)) if says else []
-    if not asked:
+    # Of a long answer only the last question is read: looking behind each of thousands to the end takes seconds.
+    last = max(answer.rfind(asks) for asks in _ASKS) if says else -1
+    asked = _ASKED.match(answer, last) if last >= 0 else None
+    if asked is None:
         return reply
-    if term := asked[-1]["zh"]:
+    if term := asked["zh"]:
         return f"{'有' if says == 'yes' else '没有'}{term.strip()}"
-    return f"{'I have' if says == 'yes' else 'no'} {asked[-1]['en'].strip()}"
+    return f"{'I have' if says == 'yes' else 'no'} {asked['en'].strip()}"
 
 
 class ChatSession:

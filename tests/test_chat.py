@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -138,6 +139,14 @@ def test_a_bare_reply_is_read_with_the_question_that_an_answer_ends_in(
     assert [(f.term, f.status) for f in findings(sentence, default_lexicon())] == [(asked, said)]
     assert completed(reply, "多喝水。") == reply
     assert completed("有三天了", first["answer"]) == "有三天了"
+
+
+def test_an_answer_that_asks_thousands_of_times_is_read_in_linear_time() -> None:
+    answer = "One more question: Do you have this: " * 6_000
+    started = time.process_time()
+    assert completed("yes", answer) == "yes"
+    assert completed("yes", f"{answer}\n\nOne more question: Do you have this: fever?\n\n…") == "I have fever"
+    assert time.process_time() - started < 2
 
 
 def test_a_yes_to_no_question_is_taken_as_it_is(recording: Recording) -> None:

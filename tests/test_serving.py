@@ -511,6 +511,15 @@ def test_what_is_too_large_is_refused_before_any_work(body: Any, code: str) -> N
         assert remote.post("/rerank", {"query": "咳", "documents": ["咳"]}).status_code == 200
 
 
+def test_a_long_history_is_refused_as_a_whole_before_it_is_read() -> None:
+    turn = {"role": "assistant", "content": "One more question: Do you have this: "}
+    with service(limits=Limits(history_chars=len(turn["content"]) * 3)) as remote:
+        for path in ("/ask", "/chat"):
+            assert remote.post(path, {"query": "yes", "history": [turn] * 3}).status_code == 200
+            refused = remote.post(path, {"query": "yes", "history": [turn] * 4})
+            assert (refused.status_code, refused.json()["error"]["type"]) == (413, "history_too_long")
+
+
 def test_a_body_of_fifty_megabytes_is_refused_whether_it_says_its_length_or_not() -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(50):

@@ -27,7 +27,7 @@ from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.edge import Edge, Keys, refusal
 from langchain_bge_medical.serving.medical import MedicalSearch, messages, notice
 from langchain_bge_medical.serving.scheduler import Admission, PairScore, ScoringEngine
-from langchain_bge_medical.serving.schemas import Limits, Problem, check_sizes
+from langchain_bge_medical.serving.schemas import Limits, Problem, check_history, check_sizes
 from langchain_bge_medical.serving.service import Model, Service, as_problem
 from langchain_bge_medical.serving.telemetry import Call, Telemetry
 
@@ -307,6 +307,7 @@ class _Routes:
         call: Call = request.state.call
         call.dialect = dialect
         medical = self._service.medical
+        check_history(body.history, self._service.limits)
         picture = body.picture()
         self._check(call, [body.query, picture], [])
         call.documents = medical.fetch_k
