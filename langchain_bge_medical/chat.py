@@ -57,13 +57,15 @@ class ChatSession:
         """Take an answer chain, as `build_answer_chain` makes it."""
         self._chain = chain
         self._history: list[BaseMessage] = []
+        self._asked: str | None = None  # the symptom that the last answer that was told to its end asks for
         self.said: list[str] = []
         self.documents: list[Document] = []
         self.assessment: dict[str, Any] = {}
 
     def new(self) -> None:
         """Forget everything that was said."""
-        self._history, self.said, self.documents, self.assessment = [], [], [], {}
+        self._history, self._asked = [], None
+        self.said, self.documents, self.assessment = [], [], {}
 
     def ask(self, sentence: str) -> Iterator[str]:
         """Answer on the grounds of everything said so far.
@@ -71,7 +73,8 @@ class ChatSession:
         `documents` and `assessment` are set before the first piece behind the red flags.
 
         Args:
-            sentence: What the patient says now. A bare yes or no is the answer to the question that was asked last.
+            sentence: What the patient says now. A bare yes or no is the answer to the question that was asked last;
+                one that an answer did not get to, because it failed or was abandoned, was not asked.
 
         Yields:
             The answer in pieces.
@@ -100,13 +103,14 @@ class ChatSession:
             self._remember(sentence, pieces)
             raise
         self._remember(sentence, pieces)
+        question = self.assessment.get("next_question")
+        self._asked = question["term"] if question else None
 
     def _completed(self, sentence: str) -> str:
-        question = self.assessment.get("next_question")
-        if question and _YES.fullmatch(sentence.strip()):
-            return f"有{question['term']}"
-        if question and _NO.fullmatch(sentence.strip()):
-            return f"没有{question['term']}"
+        if self._asked and _YES.fullmatch(sentence.strip()):
+            return f"有{self._asked}"
+        if self._asked and _NO.fullmatch(sentence.strip()):
+            return f"没有{self._asked}"
         return sentence
 
     def _remember(self, sentence: str, pieces: list[str]) -> None:
