@@ -17,9 +17,8 @@ _NO = re.compile(r"(?:没有|没|没有的|没有啊|无|不是|不会|不|否|n
 
 
 # How an answer ends that asks something back.
-_ASKED = re.compile(
-    r"再请问[::]\s*有没有(?P<zh>[^((??\n]+)|One more question: Do you have this: (?P<en>[^?\n]+)\?", re.IGNORECASE
-)
+_ASKS = ("再请问", "One more question: ")
+_ASKED = re.compile(r"再请问[::]\s*有没有(?P<zh>[^((??\n]+)|One more question: Do you have this: (?P<en>[^?\n]+)\?")
 
 
 def completed(reply: str, answer: str) -> str:
@@ -33,12 +32,14 @@ def completed(reply: str, answer: str) -> str:
         `没有发热`; `reply` itself if it is no bare yes or no, or nothing was asked.
     """
     says = next((word for word, bare in (("yes", _YES), ("no", _NO)) if bare.fullmatch(reply.strip())), None)
-    asked = list(_ASKED.finditer(answer)) if says else []
-    if not asked:
+    # Of a long answer only the last question is read: looking behind each of thousands to the end takes seconds.
+    last = max(answer.rfind(asks) for asks in _ASKS) if says else -1
+    asked = _ASKED.match(answer, last) if last >= 0 else None
+    if asked is None:
         return reply
-    if term := asked[-1]["zh"]:
+    if term := asked["zh"]:
         return f"{'有' if says == 'yes' else '没有'}{term.strip()}"
-    return f"{'I have' if says == 'yes' else 'no'} {asked[-1]['en'].strip()}"
+    return f"{'I have' if says == 'yes' else 'no'} {asked['en'].strip()}"
 
 
 class ChatSession:
@@ -56,13 +57,15 @@ class ChatSession:
         """Take an answer chain, as `build_answer_chain` makes it."""
         self._chain = chain
         self._history: list[BaseMessage] = []
+        self._asked: str | None = None  # the symptom that the last answer that was told to its end asks for
         self.said: list[str] = []
         self.documents: list[Document] = []
         self.assessment: dict[str, Any] = {}
 
     def new(self) -> None:
         """Forget everything that was said."""
-        self._history, self.said, self.documents, self.assessment = [], [], [], {}
+        self._history, self._asked = [], None
+        self.said, self.documents, self.assessment = [], [], {}
 
     def ask(self, sentence: str) -> Iterator[str]:
         """Answer on the grounds of everything said so far.
@@ -70,7 +73,8 @@ class ChatSession:
         `documents` and `assessment` are set before the first piece behind the red flags.
 
         Args:
-            sentence: What the patient says now. A bare yes or no is the answer to the question that was asked last.
+            sentence: What the patient says now. A bare yes or no is the answer to the question that was asked last;
+                one that an answer did not get to, because it failed or was abandoned, was not asked.
 
         Yields:
             The answer in pieces.
@@ -99,13 +103,14 @@ class ChatSession:
             self._remember(sentence, pieces)
             raise
         self._remember(sentence, pieces)
+        question = self.assessment.get("next_question")
+        self._asked = question["term"] if question else None
 
     def _completed(self, sentence: str) -> str:
-        question = self.assessment.get("next_question")
-        if question and _YES.fullmatch(sentence.strip()):
-            return f"有{question['term']}"
-        if question and _NO.fullmatch(sentence.strip()):
-            return f"没有{question['term']}"
+        if self._asked and _YES.fullmatch(sentence.strip()):
+            return f"有{self._asked}"
+        if self._asked and _NO.fullmatch(sentence.strip()):
+            return f"没有{self._asked}"
         return sentence
 
     def _remember(self, sentence: str, pieces: list[str]) -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 from langchain_bge_medical.chains import NOTICE, build_answer_chain
 from langchain_bge_medical.chat import ChatSession, completed
@@ -140,6 +142,14 @@ def test_a_bare_reply_is_read_with_the_question_that_an_answer_ends_in(
     assert completed("有三天了", first["answer"]) == "有三天了"
 
 
+def test_an_answer_that_asks_thousands_of_times_is_read_in_linear_time() -> None:
+    answer = "One more question: Do you have this: " * 6_000
+    started = time.process_time()
+    assert completed("yes", answer) == "yes"
+    assert completed("yes", f"{answer}\n\nOne more question: Do you have this: fever?\n\n…") == "I have fever"
+    assert time.process_time() - started < 2
+
+
 def test_a_yes_to_no_question_is_taken_as_it_is(recording: Recording) -> None:
     list(recording.session.ask("有"))
     assert recording.session.said == ["有"]
@@ -161,6 +171,35 @@ def test_after_a_failure_the_sentence_can_be_said_again_and_counts_once(recordin
     recording.fails = False
     list(recording.session.ask("咳嗽"))
     assert recording.given[-1] == {"query": "咳嗽", "history": []}
+
+
+def test_a_bare_reply_answers_no_question_that_an_answer_did_not_get_to() -> None:
+    given: list[str] = []
+    fails = False
+
+    def answer(inputs: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for question in inputs:
+            given.append(question["query"])
+            term = ["发热", "咳嗽", "腹泻", "胸痛", "耳痛"][len(given) - 1]
+            yield {"documents": [], "assessment": {"next_question": {"term": term}}}
+            yield {"answer": "可能是"}
+            if fails:
+                raise ConnectionError
+            yield {"answer": f"再请问:有没有{term}?"}
+
+    session = ChatSession(RunnableGenerator(answer))
+    list(session.ask("头痛"))
+    fails = True
+    with pytest.raises(ConnectionError):
+        list(session.ask("没有"))
+    fails = False
+    abandoned = session.ask("鼻塞")
+    next(abandoned)
+    abandoned.close()  # type: ignore[attr-defined]  # it is a generator
+    list(session.ask("没有"))
+    assert given == ["头痛", "头痛。没有发热", "头痛。鼻塞", "头痛。鼻塞。没有发热"]
+    list(session.ask("没有"))
+    assert given[-1].endswith("。没有胸痛")
 
 
 def test_what_is_said_is_in_no_log_record(documents: list[Document], caplog: pytest.LogCaptureFixture) -> None:

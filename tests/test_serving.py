@@ -17,6 +17,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 import httpx
 from fastapi import FastAPI
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
@@ -170,6 +171,29 @@ def test_a_blank_document_has_no_score_and_goes_last_and_equal_ones_keep_their_o
     answer = remote.post("/rerank", {"query": QUERY, "documents": ["", "鼻", " ", "咳", "鼻"]}).json()
     assert [result["index"] for result in answer["results"]] == [3, 1, 4, 0, 2]
     assert [result["relevance_score"] for result in answer["results"]][3:] == [0.0, 0.0]
+
+
+class Distances(BaseCrossEncoder):
+    """No logits, and scores that are lower than what a blank text has otherwise."""
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        return [-200.0 - len(text) for _, text in text_pairs]
+
+
+@pytest.mark.parametrize("encoder", [SharedCharacters(), Distances()], ids=["logits", "distances"])
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_blank_text_is_below_the_others_by_its_score_in_every_dialect(encoder: BaseCrossEncoder, raw: bool) -> None:
+    texts = ["", "鼻", " ", "咳痰"]
+    with running(make_app(encoder)) as url, httpx.Client(base_url=url) as http:
+        tei = http.post("/rerank", json={"query": QUERY, "texts": texts, "raw_scores": raw}).json()
+        infinity = http.post("/infinity/rerank", json={"query": QUERY, "documents": texts, "raw_scores": raw}).json()
+        pairs = http.post("/score", json={"queries": QUERY, "documents": texts, "use_activation": not raw}).json()
+    scores = [pair["score"] for pair in pairs["data"]]
+    assert scores[0] == scores[2] <= min(scores)
+    assert not raw or scores[0] < min(scores[1], scores[3])
+    assert [rank["score"] for rank in tei] == sorted(scores, reverse=True)
+    assert [rank["index"] for rank in tei][2:] == [0, 2]
+    assert [(r["index"], r["relevance_score"]) for r in infinity["results"]] == [(r["index"], r["score"]) for r in tei]
 
 
 def test_half_an_emoji_is_read_as_a_replacement_character_and_hurts_nobody(remote: Remote) -> None:
@@ -509,6 +533,15 @@ def test_what_is_too_large_is_refused_before_any_work(body: Any, code: str) -> N
         assert (response.status_code, response.json()["error"]["type"]) == (413, code)
         assert len(remote.scorer.batches) == before
         assert remote.post("/rerank", {"query": "咳", "documents": ["咳"]}).status_code == 200
+
+
+def test_a_long_history_is_refused_as_a_whole_before_it_is_read() -> None:
+    turn = {"role": "assistant", "content": "One more question: Do you have this: "}
+    with service(limits=Limits(history_chars=len(turn["content"]) * 3)) as remote:
+        for path in ("/ask", "/chat"):
+            assert remote.post(path, {"query": "yes", "history": [turn] * 3}).status_code == 200
+            refused = remote.post(path, {"query": "yes", "history": [turn] * 4})
+            assert (refused.status_code, refused.json()["error"]["type"]) == (413, "history_too_long")
 
 
 def test_a_body_of_fifty_megabytes_is_refused_whether_it_says_its_length_or_not() -> None:

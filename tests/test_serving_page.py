@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -378,6 +379,88 @@ def test_a_service_that_cannot_be_reached_is_said_and_the_words_are_kept(page: P
     answered(page)
 
 
+def test_a_follow_up_that_is_refused_leaves_the_last_answer_and_what_is_in_the_box_is_sent_again(page: Page) -> None:
+    first, more = "胸痛,出冷汗", "没有发热"
+    ask(page, first)
+    answered(page)
+    shown = names(page)
+    failing(page, 1, 500, "internal_error")
+    ask(page, more)
+    problem, box = page.locator("#problem"), page.get_by_role("textbox")
+    expect(problem).to_contain_text("出错了")
+    expect(page.get_by_role("alert").filter(has_text="请立即急诊")).to_be_visible()
+    assert names(page) == shown != []
+    assert page.locator("#words").inner_text() == first
+    assert page.locator("#said li").all_text_contents() == [first]
+    expect(page.locator("#difference")).not_to_contain_text("正在查找")
+    expect(page.get_by_role("status")).to_be_empty()
+    expect(box).to_have_value(more)
+    failing(page, 1, 429, "overloaded", **{"Retry-After": "2"})
+    problem.get_by_role("button", name="再试一次").click()
+    expect(problem).to_contain_text("秒后")
+    box.fill(more := more + ",没有咳嗽")
+    expect(page.locator("#said li")).to_have_text([first, more])
+    expect(page.locator("#words")).to_have_text(f"{first}。{more}")
+    expect(box).to_have_value("")
+
+
+def test_an_answer_that_fails_midway_was_not_given_and_its_danger_signs_stay(page: Page, url: str) -> None:
+    first, more = "发热三天", "胸痛,出冷汗"
+    sent: list[Any] = []
+    page.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/chat") else None)
+    ask(page, first)
+    answered(page)
+    shown = names(page)
+    events = page.request.post(f"{url}/chat", data={"query": f"{first}。{more}"}).text().split("\n\n")
+    documents = next(i for i, event in enumerate(events) if event.startswith("event: documents"))
+    bodies = ["\n\n".join([*events[:i], 'event: error\ndata: {"id": "abc"}', ""]) for i in (documents, documents + 1)]
+
+    def fail(route: Route) -> None:
+        if bodies:
+            route.fulfill(body=bodies.pop(0) + "\n", content_type="text/event-stream")
+        else:
+            route.fallback()
+
+    page.route("**/chat", fail)
+    ask(page, more)
+    banner, problem = page.get_by_role("alert").filter(has_text="请立即急诊"), page.locator("#problem")
+    expect(problem).to_contain_text("abc")
+    expect(banner).to_be_visible()
+    assert names(page) == shown != []  # there are no others
+    assert page.locator("#words").inner_text() == first
+    problem.get_by_role("button", name="再试一次").click()
+    expect(page.locator("#words")).to_have_text(f"{first}。{more}")
+    expect(problem).to_contain_text("abc")
+    assert names(page) != []
+    expect(banner).to_be_visible()
+    assert page.locator("#said li").all_text_contents() == [first]
+    problem.get_by_role("button", name="再试一次").click()
+    answered(page)
+    expect(page.locator("#said li")).to_have_text([first, more])
+    assert [(body["query"], len(body["history"])) for body in sent] == [(first, 0), *[(more, 2)] * 3]
+
+
+def test_a_long_conversation_goes_on_with_all_that_was_said(page: Page, url: str) -> None:
+    said = [f"咳嗽第{n}天" for n in range(1, 24)]
+    events = page.request.post(f"{url}/chat", data={"query": said[0]}).text().split("\n\n")
+    quick = [event for event in events if not event.startswith("event: triage")]
+    triage = json.loads(events[0].partition("data: ")[2])
+
+    def answer(route: Route) -> None:
+        n = len(json.loads(route.request.post_data or "")["history"]) // 2 + 1
+        first = f"event: triage\ndata: {json.dumps({**triage, 'query': '。'.join(said[:n])})}"
+        if n <= 20:
+            route.fulfill(body="\n\n".join([first, *quick]), content_type="text/event-stream")
+        else:
+            route.fallback()
+
+    page.route("**/chat", answer)
+    for n, words in enumerate(said, start=1):
+        ask(page, words)
+        expect(page.locator("#words")).to_have_text("。".join(said[:n]))
+        expect(page.get_by_role("button", name="补充")).to_be_visible()
+
+
 def test_an_answer_that_breaks_off_is_said_to_have(page: Page) -> None:
     triage = '{"level": "routine", "reasons": [], "advice": ""}'  # and then nothing more
     body = f'event: triage\ndata: {{"query": "x", "model": {{}}, "triage": {triage}}}\n\n'
@@ -398,19 +481,22 @@ def test_it_can_be_stopped(page: Page, scorer: SharedCharacters) -> None:
         scorer.seconds_per_batch = 0
 
 
-def test_where_a_key_is_needed_it_is_asked_for_and_kept_for_the_session_only(browser: Browser) -> None:
+@pytest.mark.parametrize(("wrong", "right"), [("wrong", "secret"), ("密钥ａ", "密钥")])
+def test_where_a_key_is_needed_it_is_asked_for_and_kept_for_the_session_only(
+    browser: Browser, wrong: str, right: str
+) -> None:
     scorer = SharedCharacters()
-    with running(make_app(scorer, medical=make_medical(knowledge(), scorer), api_keys=["secret"])) as address:
+    with running(make_app(scorer, medical=make_medical(knowledge(), scorer), api_keys=[right])) as address:
         context = browser.new_context(locale="zh-CN")
         page = context.new_page()
         page.goto(address)
         ask(page)
         expect(page.locator("#problem")).to_contain_text("需要密钥")
-        for key, says in (("wrong", "密钥不对"), ("secret", None)):
+        for key, says in ((wrong, "密钥不对"), (right, None)):
             page.get_by_label("API 密钥").fill(key)
             page.get_by_role("button", name="继续").click()
             if says:
                 expect(page.locator("#problem")).to_contain_text(says)
         answered(page)
-        assert page.evaluate("Object.values(localStorage).join()").find("secret") < 0
+        assert page.evaluate("Object.values(localStorage).join()").find(right) < 0
         context.close()

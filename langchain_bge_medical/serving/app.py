@@ -27,7 +27,7 @@ from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.edge import Edge, Keys, refusal
 from langchain_bge_medical.serving.medical import MedicalSearch, messages, notice
 from langchain_bge_medical.serving.scheduler import Admission, PairScore, ScoringEngine
-from langchain_bge_medical.serving.schemas import Limits, Problem, check_sizes
+from langchain_bge_medical.serving.schemas import Limits, Problem, check_history, check_sizes
 from langchain_bge_medical.serving.service import Model, Service, as_problem
 from langchain_bge_medical.serving.telemetry import Call, Telemetry
 
@@ -47,7 +47,8 @@ _PAGE_HEADERS = {
 # An answer in words may take a chat model longer than scoring takes; a proxy wants to hear something meanwhile.
 _WORDS_DEADLINE_S = 300.0
 _HEARTBEAT_S = 15.0
-_BLANK = PairScore(0.0, None)
+# Of a blank text: lower than what a model says, but finite, as JSON has no infinity, and no overflow to a client's exp.
+_BLANK_LOGIT = -100.0
 
 Event = tuple[str, dict[str, Any]]
 
@@ -197,7 +198,7 @@ class _Routes:
     async def _rerank_cohere(self, request: Request, body: schemas.Rerank) -> Response:
         texts = body.texts()
         scores = await self._scores(request, "cohere", [body.query] * len(texts), texts)
-        order = _best_first(scores, texts)[: body.top_n]
+        order = _best_first(scores)[: body.top_n]
         spans = await self._spans(body, [texts[i] for i in order])
         results = []
         for i, found in zip(order, spans, strict=True):
@@ -226,7 +227,7 @@ class _Routes:
         texts = body.documents
         scores = await self._scores(request, "infinity", [body.query] * len(texts), texts)
         results: list[dict[str, Any]] = []
-        for i in _best_first(scores, texts)[: body.top_n]:
+        for i in _best_first(scores)[: body.top_n]:
             result = {"index": i, "relevance_score": scores[i].order if body.raw_scores else scores[i].score}
             results.append({**result, "document": texts[i]} if body.return_documents else result)
         frame = self._frame(request, "infinity-", "rerank")
@@ -238,7 +239,7 @@ class _Routes:
         if cut and body.truncate is False:
             raise Problem(422, "too_long", f"texts.{cut[0]}: the pair is longer than {self._service.max_length}")
         ranks: list[dict[str, Any]] = []
-        for i in _best_first(scores, body.texts):
+        for i in _best_first(scores):
             rank = {"index": i, "score": scores[i].order if body.raw_scores else scores[i].score}
             ranks.append({**rank, "text": body.texts[i]} if body.return_text else rank)
         call: Call = request.state.call
@@ -251,14 +252,17 @@ class _Routes:
     async def _scores(
         self, request: Request, dialect: str, queries: Sequence[str], documents: Sequence[str]
     ) -> list[PairScore]:
-        """Return a score per document; a blank one is not scored and has 0."""
+        """Return a score per document; a blank one is not scored and is below all others: 0, and a low logit."""
         call: Call = request.state.call
         call.dialect, call.documents = dialect, len(documents)
         self._check(call, list(dict.fromkeys(queries)), documents)
         wanted = list(zip(queries, documents, strict=True))
         pairs = list(dict.fromkeys(pair for pair in wanted if pair[1].strip()))
         known = dict(zip(pairs, await self._service.score(request, pairs), strict=True)) if pairs else {}
-        return [known.get(pair, _BLANK) for pair in wanted]
+        # Scores of another kind than the model's can be lower still.
+        score = min([0.0, *(known_score.score for known_score in known.values())])
+        logit = min([_BLANK_LOGIT, *(known_score.order - 1 for known_score in known.values())])
+        return [known.get(pair, PairScore(score, logit)) for pair in wanted]
 
     def _check(self, call: Call, queries: Sequence[str], documents: Sequence[str]) -> None:
         call.characters = sum(map(len, queries)) + sum(map(len, documents))
@@ -307,6 +311,7 @@ class _Routes:
         call: Call = request.state.call
         call.dialect = dialect
         medical = self._service.medical
+        check_history(body.history, self._service.limits)
         picture = body.picture()
         self._check(call, [body.query, picture], [])
         call.documents = medical.fetch_k
@@ -524,9 +529,9 @@ async def _as_problem(request: Request, error: Exception) -> Response:
     raise Problem(status, *words.get(status, ("refused", "this is not possible")))
 
 
-def _best_first(scores: Sequence[PairScore], texts: Sequence[str]) -> list[int]:
-    """Return places best first; ties keep their order, blank texts go last."""
-    return sorted(range(len(texts)), key=lambda i: (not texts[i].strip(), -scores[i].order))
+def _best_first(scores: Sequence[PairScore]) -> list[int]:
+    """Return places best first; ties keep their order."""
+    return sorted(range(len(scores)), key=lambda i: -scores[i].order)
 
 
 def _usage(request: Request) -> dict[str, int]:

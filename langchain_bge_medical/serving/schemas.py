@@ -22,6 +22,8 @@ class Limits:
     documents: int = 1_000
     query_chars: int = 8_000
     document_chars: int = 200_000
+    history_chars: int = 200_000
+    """Of all turns together."""
     tokens: int = 600_000
     """Estimated, of all pairs, each counted up to the model's own limit."""
     answers: int = 64
@@ -288,6 +290,22 @@ def check_sizes(queries: Sequence[str], documents: Sequence[str], limits: Limits
                 "document_too_long",
                 f"documents.{i} has {len(document)} characters; at most {limits.document_chars} are taken",
             )
+
+
+def check_history(history: Sequence[Turn], limits: Limits) -> None:
+    """Refuse a conversation that is too long, before any of it is read.
+
+    Raises:
+        Problem: 413.
+    """
+    characters = sum(len(turn.content) for turn in history)
+    if characters > limits.history_chars:
+        raise Problem(
+            413,
+            "history_too_long",
+            f"the history has {characters} characters; at most {limits.history_chars} are taken",
+            param="history",
+        )
 
 
 def _json(raw: bytes) -> Any:

@@ -155,47 +155,82 @@ function applyLanguage() {
 function ask(text) {
   const words = text.trim();
   if (!words || state.running) return;
-  $("#query").value = "";
-  run({ query: words, history: state.history, lang: state.lang }, words);
+  if ($("#query").value.trim() === words) $("#query").value = "";
+  run(words);
 }
 
-async function run(body, words) {
+/** Send what the box holds: words that were not answered were given back there, and may have been changed since. */
+function retry() {
+  clearProblem();
+  ask($("#query").value);
+}
+
+async function run(words) {
   clearProblem();
   const controller = new AbortController();
+  const last = { report: state.report, answer: state.answer }; // is shown until there is something new
   state.running = controller;
-  state.report = null;
-  state.answer = "";
   state.said.push(words);
   showForm();
-  showSearching();
-  let finished = false;
+  $("#status").textContent = t().searching;
+  if (!last.report) showSearching();
+  let done = false;
+  let problem = () => showProblem(t().problems.cut, null, retry);
   try {
+    const body = { query: words, history: turns(), lang: state.lang };
     const response = await fetch("/chat", {
       method: "POST", headers: headers(), body: JSON.stringify(body), signal: controller.signal,
     });
-    if (!response.ok) return await refused(response, body, words);
-    for await (const [event, data] of eventsOf(response.body)) {
-      if (event === "error") { showProblem(t().problems.other, data.id); finished = true; }
-      else if (event === "done") { finished = true; state.report.timings_ms = data.timings_ms; showTimes(); }
+    if (!response.ok) problem = await refusal(response);
+    else for await (const [event, data] of eventsOf(response.body)) {
+      if (event === "error") problem = () => showProblem(t().problems.other, data.id, retry);
+      else if (event === "done") { done = true; state.report.timings_ms = data.timings_ms; showTimes(); }
       else receive(event, data);
     }
-    if (!finished) showProblem(t().problems.cut);
-    state.history.push({ role: "user", content: words }, { role: "assistant", content: state.answer });
-    if (state.report?.results) $("#status").textContent = state.report.results.length ? t().done(state.report.results.length) : `${t().abstained}。${whyNothing(state.report)}`;
   } catch (error) {
-    if (error.name !== "AbortError") { forget(words); showProblem(t().problems.offline, null, () => run(body, words)); }
-    else if (state.report?.results) state.history.push({ role: "user", content: words }, { role: "assistant", content: state.answer });
-    else forget(words);
-  } finally {
-    if (state.running === controller) state.running = null;
-    $("#answer-box").setAttribute("aria-busy", "false");
-    if (!state.report?.results) for (const skeleton of document.querySelectorAll(".skeleton")) skeleton.remove();
-    showForm();
+    if (error.name !== "AbortError") problem = () => showProblem(t().problems.offline, null, retry);
+    else { problem = () => {}; done = state.report !== last.report && Boolean(state.report.results); }
   }
+  state.running = null;
+  $("#answer-box").setAttribute("aria-busy", "false");
+  if (done) {
+    state.history.push({ words, answer: state.answer, picture: state.report.query });
+    $("#status").textContent = state.report.results.length ? t().done(state.report.results.length) : `${t().abstained}。${whyNothing(state.report)}`;
+  } else {
+    takeBack(words, last);
+    problem();
+  }
+  showForm();
+}
+
+/** Give back words that were not answered. What was found for them stays; if nothing was, the last answer comes back. */
+function takeBack(words, last) {
+  state.said.pop();
+  $("#status").textContent = "";
+  $("#query").value = [words, $("#query").value].filter(Boolean).join("\n");
+  if (state.report !== last.report) {
+    const { triage } = state.report;
+    if (state.report.results) { state.report.next_question = null; showNext(); } // it goes on from these words
+    else if (last.report) {
+      Object.assign(state, last);
+      if (isLoud(triage)) state.report = { ...last.report, triage }; // no danger sign is taken back
+      showReport();
+    }
+  }
+  if (state.report?.results) return;
+  $("#results").hidden = true;
+  $("#cards").replaceChildren();
+}
+
+/** As many turns as the service takes. The first stands for those before it too: the words as the service has read them. */
+function turns() {
+  return state.history.slice(-20).flatMap(({ words, answer, picture }, i) => [
+    { role: "user", content: i ? words : picture }, { role: "assistant", content: answer },
+  ]);
 }
 
 function receive(event, data) {
-  if (event === "triage") { state.report = data; showTriage(); }
+  if (event === "triage") { Object.assign(state, { report: data, answer: "" }); showSearching(); showTriage(); }
   if (event === "documents") { Object.assign(state.report, data); showReport(); reveal(); }
   if (event === "token") { state.answer += data.text; showAnswer(); }
 }
@@ -223,30 +258,24 @@ async function* eventsOf(stream) {
 
 function headers() {
   const key = sessionStorage.getItem(KEY);
-  return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  // A header holds bytes, whatever was typed: without this `fetch` throws at the first 密钥.
+  const bytes = String.fromCharCode(...new TextEncoder().encode(key ?? ""));
+  return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${bytes}` } : {}) };
 }
 
-/** Give back the words of a question that was not answered. */
-function forget(words) {
-  state.said.pop();
-  if (!state.said.length) $("#results").hidden = true;
-  if (!$("#query").value) $("#query").value = words;
-}
-
-async function refused(response, body, words) {
-  forget(words);
+/** How to tell why a question was refused. */
+async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const kind = problem.error?.type ?? "";
   const texts = t().problems;
   const seconds = Math.max(1, Number(response.headers.get("Retry-After")) || 3);
-  $("#triage").hidden = true;
-  if (response.status === 401) return askForKey(sessionStorage.getItem(KEY) ? texts.badKey : texts.key, () => run(body, words));
+  if (response.status === 401) return () => askForKey(sessionStorage.getItem(KEY) ? texts.badKey : texts.key);
   if (response.status === 429 || response.status === 503) {
     const text = response.status === 503 ? texts.starting : kind === "rate_limited" ? texts.rate_limited : texts.overloaded;
-    return countDown(seconds, text, () => { $("#query").value = ""; run(body, words); });
+    return () => countDown(seconds, text);
   }
   const text = response.status === 413 ? texts.too_long : texts[kind] ?? texts.other;
-  showProblem(text, problem.id, () => { $("#query").value = ""; run(body, words); });
+  return () => showProblem(text, problem.id, retry);
 }
 
 // Showing
@@ -258,7 +287,7 @@ function showForm() {
   $("#send").disabled = Boolean(state.running);
   $("#send").hidden = Boolean(state.running);
   $("#stop").hidden = !state.running;
-  $("#again").hidden = !talking || Boolean(state.running);
+  $("#again").hidden = !(talking || state.report) || Boolean(state.running);
   $("#examples").hidden = $("#how").hidden = $("#hint").hidden = talking;
   $("#query").rows = talking ? 1 : 3;
   $("#form").classList.toggle("talking", talking);
@@ -267,7 +296,6 @@ function showForm() {
 }
 
 function showSearching() {
-  $("#status").textContent = t().searching;
   $("#triage").hidden = $("#next").hidden = $("#times").hidden = $("#abstained").hidden = true;
   $("#results").hidden = false;
   $("#difference").textContent = t().searching;
@@ -279,10 +307,12 @@ function showSearching() {
   $("#cards").replaceChildren(...Array.from({ length: 3 }, () => el("li", { class: "skeleton", "aria-hidden": "true" })));
 }
 
+const isLoud = (triage) => triage.level === "emergency" || (triage.level === "urgent" && triage.reasons.length > 0);
+
 function showTriage() {
   const { triage } = state.report;
   const section = $("#triage");
-  const loud = triage.level === "emergency" || (triage.level === "urgent" && triage.reasons.length);
+  const loud = isLoud(triage);
   section.className = loud ? triage.level : triage.level === "urgent" ? "urgent" : "";
   const reasons = triage.reasons.map((reason) => {
     const quotes = reason.quotes.flatMap((quote, i) => [i ? " " : null, el("q", {}, quote)]);
@@ -480,17 +510,16 @@ function clearProblem() {
   $("#problem").hidden = true;
 }
 
-function showProblem(text, id = null, retry = null) {
+function showProblem(text, id = null, again = null) {
   clearInterval(state.timer);
-  $("#status").textContent = "";
   $("#problem").replaceChildren(
     el("p", {}, text, id ? ` ${t().problems.id(id)}` : null),
-    retry ? el("button", { type: "button", class: "quiet", onclick: retry }, t().problems.retry) : "");
+    again ? el("button", { type: "button", class: "quiet", onclick: again }, t().problems.retry) : "");
   $("#problem").hidden = false;
   $("#problem").scrollIntoView({ block: "nearest" });
 }
 
-function countDown(seconds, text, retry) {
+function countDown(seconds, text) {
   showProblem(text(seconds));
   $("#problem").append(
     el("button", { type: "button", class: "quiet", onclick: retry }, t().problems.retry),
@@ -502,10 +531,10 @@ function countDown(seconds, text, retry) {
   }, 1000);
 }
 
-function askForKey(text, retry) {
+function askForKey(text) {
   showProblem(text);
   const input = el("input", { type: "password", id: "key", autocomplete: "off", required: true });
-  const submit = (event) => { event.preventDefault(); sessionStorage.setItem(KEY, input.value); $("#query").value = ""; retry(); };
+  const submit = (event) => { event.preventDefault(); sessionStorage.setItem(KEY, input.value); retry(); };
   $("#problem").append(el("form", { onsubmit: submit }, el("label", { for: "key", class: "hidden-text" }, t().problems.keyLabel), input, el("button", { class: "quiet" }, t().problems.keySend)));
   input.focus();
 }
