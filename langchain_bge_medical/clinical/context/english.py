@@ -55,6 +55,7 @@ _AFFIRMS = re.compile(
     r"|\bno (?:luck|end|stopping|let-?up|escaping|shifting|getting (?:rid|away))\b[^,]{0,25}"
     r"|\b(?:can['’]t|cannot|can not|couldn['’]t|won['’]t) (?:quit|stop|shake|shift|help|settle|feed|get rid of"
     r"|get over)\b[^,]{0,40}"
+    r"|(?:n['’]t|\bnot) (?:quit|stop(?:ped)?|ceased?|let up|gone away|cleared)\b[^,]{0,20}"
     r"|\bnot (?:a|one)(?: single)? (?:day|night|hour|minute|morning)\b[^,]{0,30}(?:without\b[^,]{0,20}"
     r"|passes?\b[^,]{0,20}|goes by\b.{0,20})"
     r"|\bnot (?:so much(?! as)|just|only|merely)\b[^,]{0,40}\b(?:as|but)\b[^,]{0,20}"
@@ -98,6 +99,10 @@ _GONE_LATER = re.compile(
 _BACK = re.compile(
     r"\b(?:but|then|now|and)\b.{0,25}\b(?:back|again|returned|returns|worse)\b|\bcomes and goes\b|\b(?:till|until"
     r"|unless)\b"
+)
+_RETURNED = re.compile(
+    r"\b(?:but|then|now|and|only to)\b.{0,25}(?<!n['’]t )(?<!not )(?<!never )\b(?:came back"
+    r"|come back|(?:is|are|['’]s) back|back again|returned|(?:started|flared) (?:up )?again)\b"
 )
 _ENDED_BEFORE = re.compile(r"\b(?:quit|stopped|ceased|no longer|finished|done with)\s(?:\w+\s)?$")
 _LONG_SINCE = re.compile(
@@ -223,7 +228,7 @@ def _status(said: _Told, words: str, status: Status) -> Status:
         return "family"
     if status == "absent":
         affirmed = _AFFIRMS.search(said.head) or (_TILL_NOW.search(said.clause) and _SINCE_THEN.match(said.tail))
-        return "present" if affirmed else status
+        return "present" if affirmed or _RETURNED.search(said.tail) else status
     if status in ("present", "possible") and _MAY_END.search(whole) and _gone(said):
         return "absent"
     if status == "present":
