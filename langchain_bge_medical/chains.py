@@ -31,6 +31,7 @@ from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import Reading
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
 from langchain_bge_medical.confidence import Calibration
+from langchain_bge_medical.knowledge_base import listed
 
 Lang = Literal["zh", "en"]
 
@@ -421,7 +422,7 @@ def extractive_answer(
         if urgency in _URGENCY:
             go += {"zh": f"({_URGENCY[urgency]['zh']})", "en": f" ({_URGENCY[urgency]['en']})"}[lang]
         lines.append(go)
-    flags = [fit for flag in first.get("red_flags") or () if (fit := fit_sentences(str(flag), others))]
+    flags = [fit for flag in listed(first, "red_flags") if (fit := fit_sentences(flag, others))]
     if flags:
         lines.append(
             {

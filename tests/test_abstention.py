@@ -100,6 +100,12 @@ def test_documents_without_a_score_are_judged_by_the_words() -> None:
     assert decide("帮我订一张机票", score=None)[0]
 
 
+def test_symptoms_that_a_store_keeps_as_one_text_count_as_a_list_does() -> None:
+    said, lists, texts = findings("鼻塞", LEXICON), shown(), shown()
+    texts[0].metadata["symptoms"] = "、".join(lists[0].metadata["symptoms"])
+    assert features("鼻塞", said, texts, LEXICON) == features("鼻塞", said, lists, LEXICON)
+
+
 @settings(deadline=None)
 @given(TEXTS)
 def test_any_text_gets_a_score_in_range_and_a_reason_exactly_if_refused(text: str) -> None:

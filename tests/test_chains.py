@@ -413,6 +413,30 @@ def test_an_abstaining_chain_returns_no_documents_and_shows_the_model_none(docum
     assert "没有找到可靠匹配" in answer_chain(retriever).invoke("今天天气怎么样")["answer"]
 
 
+@pytest.mark.parametrize("urgency", ["high", 3])
+def test_what_another_store_makes_of_the_metadata_changes_neither_assessment_nor_answer(
+    urgency: object, documents: list[Document]
+) -> None:
+    ours, theirs = [document.metadata for document in documents], []
+    for metadata in ours:
+        metadata["red_flags"] = ["呼吸困难", "意识不清"]
+        theirs.append({**metadata, "aliases": None, "urgency": urgency})
+        theirs[-1].update({name: "、".join(metadata[name]) for name in ("symptoms", "red_flags")})
+    plain, answered = (
+        answer_chain(Fixed(documents=[Document(page_content=d.page_content, metadata=m) for d, m in found])).invoke(
+            "发热咳嗽三天,没有胸痛"
+        )
+        for found in (zip(documents, ours, strict=True), zip(documents, theirs, strict=True))
+    )
+    for result in answered["assessment"]["results"]:
+        assert result.pop("urgency") == urgency
+    for result in plain["assessment"]["results"]:
+        assert result.pop("urgency") is None
+    assert answered["assessment"] == plain["assessment"]
+    assert answered["assessment"]["next_question"] is not None
+    assert answered["answer"] == plain["answer"]
+
+
 def test_the_patients_words_are_in_no_log_record(retriever: BM25Retriever, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "langchain_bge_medical"):
         for llm in (None, FakeListChatModel(responses=[REPLY])):

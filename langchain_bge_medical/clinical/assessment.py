@@ -17,6 +17,7 @@ from langchain_bge_medical.clinical.next_question import NextQuestion, next_ques
 from langchain_bge_medical.clinical.polarity import Finding, Reading, has_findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, usual_triage
 from langchain_bge_medical.confidence import Calibration
+from langchain_bge_medical.knowledge_base import listed
 
 Lang = Literal["zh", "en"]
 
@@ -164,7 +165,7 @@ def _result(rank: int, document: Document) -> dict[str, Any]:
         **{key: metadata.get(key) for key in keys},
         "department": metadata.get("department"),
         "urgency": metadata.get("urgency"),
-        "symptoms": list(metadata.get("symptoms") or ()),
+        "symptoms": list(listed(metadata, "symptoms")),
         "patient_mismatch": metadata.get("patient_mismatch"),
         "evidence": metadata["evidence"],
     }

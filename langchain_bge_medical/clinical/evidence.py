@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import Finding, findings
+from langchain_bge_medical.knowledge_base import listed
 
 _QUOTES = 20  # of a symptom that is said again and again
 
@@ -100,9 +101,9 @@ def with_evidence(
     annotated = []
     for document in documents:
         symptoms = _symptoms(document, lexicon)
-        listed = {term for term, _ in symptoms}
+        known = {term for term, _ in symptoms}
         # 头痛 speaks for 晨起头痛 only where the document has no plain 头痛 of its own.
-        free = {term: found for term, found in by_term.items() if term not in listed}
+        free = {term: found for term, found in by_term.items() if term not in known}
         pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, by_term, free)]
         pieces += _contradictions(document, query, free, lexicon)
         metadata: dict[str, Any] = {**copy.deepcopy(document.metadata), "evidence": [p.model_dump() for p in pieces]}
@@ -116,8 +117,8 @@ def with_evidence(
 def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int]]:
     """Return the document's symptoms and where each stands in `page_content`; one that is not there is left out."""
     text = document.page_content
-    terms = document.metadata.get("symptoms")
-    if not isinstance(terms, (list, tuple)):
+    terms = listed(document.metadata, "symptoms")
+    if not terms:
         first = {mention.term: mention.start for mention in reversed(lexicon.find(text))}
         return sorted(
             ((term, start) for term, start in first.items() if text.startswith(term, start)),
@@ -125,7 +126,7 @@ def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, in
         )
     # Each search goes on where the last symptom ended, so that 头痛 is not found inside an earlier 晨起头痛.
     found, position = [], max(0, text.find("\n"))
-    for term in (term for term in terms if isinstance(term, str) and term):
+    for term in terms:
         start = text.find(term, position)
         if start >= 0:
             found.append((term, start))
