@@ -66,7 +66,7 @@ CLINICAL = {
         "knowledge_base",
     },
     "clinical.evidence": {"clinical.demographics", "clinical.lexicon", "clinical.polarity", "knowledge_base"},
-    "clinical.next_question": {"clinical.lexicon", "clinical.polarity", "knowledge_base"},
+    "clinical.next_question": {"answer_guard", "clinical.lexicon", "clinical.polarity", "knowledge_base"},
     "clinical.abstention": {
         "clinical.lexicon",
         "clinical.numbers",

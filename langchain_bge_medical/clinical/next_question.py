@@ -9,6 +9,7 @@ from typing import Literal
 from langchain_core.documents import Document
 from pydantic import BaseModel
 
+from langchain_bge_medical.answer_guard import unfit
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.clinical.polarity import Finding
 from langchain_bge_medical.knowledge_base import listed
@@ -61,7 +62,7 @@ def next_question(
     before = _entropy(chances)
     best: tuple[float, str, list[float]] | None = None
     for term in dict.fromkeys(symptom for symptoms in lists for symptom in symptoms):
-        if _is_known(term, known) or any(word in term for word in _EXAMINED):
+        if _is_known(term, known) or any(word in term for word in _EXAMINED) or unfit(term):
             continue
         yes = [_chance_of_yes(term, symptoms) for symptoms in lists]
         p_yes = sum(c * y for c, y in zip(chances, yes, strict=True))
