@@ -77,8 +77,9 @@ def with_evidence(
     `晨起头痛`), *denied* if they deny it, *missing* if they say nothing of it; what is denied is never matched. It is
     *contradicting* if the document itself says that the disease comes without it (`一般不烧`) and the patient has it. A
     matched, denied or contradicting one has a piece in the document and one in the query for each time it is said, up
-    to 20; a missing one has a piece in the document only. Where age or sex speak against a disease,
-    `metadata["patient_mismatch"]` says `impossible` or `unlikely`.
+    to 20; a missing one has a piece in the document only. A symptom whose words `page_content` does not have has no
+    piece there. Where age or sex speak against a disease, `metadata["patient_mismatch"]` says `impossible` or
+    `unlikely`.
 
     Args:
         documents: Not modified; their symptoms are those in `metadata["symptoms"]`, and where there are none,
@@ -115,23 +116,23 @@ def with_evidence(
 
 
 def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int]]:
-    """Return the document's symptoms and where each stands in `page_content`; one that is not there is left out."""
+    """Return the document's symptoms and where each begins in `page_content`; -1 where it is not there."""
     text = document.page_content
-    terms = listed(document.metadata, "symptoms")
+    terms = dict.fromkeys(listed(document.metadata, "symptoms"))
     if not terms:
         first = {mention.term: mention.start for mention in reversed(lexicon.find(text))}
         return sorted(
             ((term, start) for term, start in first.items() if text.startswith(term, start)),
             key=lambda s: s[1],
         )
-    # Each search goes on where the last symptom ended, so that 头痛 is not found inside an earlier 晨起头痛.
-    found, position = [], max(0, text.find("\n"))
-    for term in terms:
-        start = text.find(term, position)
+    begins, name = {}, max(0, text.find("\n"))
+    # The longest first, so that 头痛 is not found inside 晨起头痛; behind the name, unless it is only there.
+    for term in sorted(terms, key=len, reverse=True):
+        start = text.find(term, name)
+        begins[term] = start = start if start >= 0 else text.find(term)
         if start >= 0:
-            found.append((term, start))
-            position = start + len(term)
-    return found
+            text = text[:start] + "\0" * len(term) + text[start + len(term) :]
+    return [(term, begins[term]) for term in terms]
 
 
 def _pieces(
@@ -150,7 +151,7 @@ def _pieces(
     denied = [finding for finding in about if finding.status == "absent"]
     status: Status = "matched" if affirmed else "denied" if denied else "missing"
     words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)[:_QUOTES]]
-    return [*words, _in_document(document, start, start + len(term), status, term)]
+    return words if start < 0 else [*words, _in_document(document, start, start + len(term), status, term)]
 
 
 def _in_query(finding: Finding, query: str, status: Status, term: str) -> Evidence:
