@@ -33,8 +33,9 @@ from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexic
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import Reading
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
-from langchain_bge_medical.confidence import Calibration
+from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.knowledge_base import listed
+from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
 
 Lang = Literal["zh", "en"]
 
@@ -128,14 +129,22 @@ def build_answer_chain(
         red_flags: The rules; `None` takes the bundled ones.
         lexicon: The terms that evidence is looked for with; `None` takes the bundled ones.
         calibration: Gives the documents' `confidence`, and a threshold below which nothing is said; without one the
-            confidence is the score, and it says so.
+            confidence is the score, and it says so. That it was fitted for this reranker is yours to see to, and for
+            this knowledge base where the retriever is not one of ours that holds it, as `build_hybrid_retriever` makes.
         disease_names: Names and aliases of the diseases of your own knowledge base, so that the model cannot name
             one that was not retrieved; those of the bundled one are known.
 
     Returns:
         The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters, and for a
         history that is no list of messages, in any form that LangChain takes.
+
+    Raises:
+        ValueError: If the retriever holds another knowledge base than the calibration was fitted for.
     """
+    if calibration is not None and (held := _held_by(retriever)):
+        why = calibration.mismatch(reranker=calibration.reranker, knowledge_base=digest_of(held))
+        if why is not None:
+            raise ValueError(f"the calibration does not hold for this retriever: {why}; fit one for it, or give none")
     model: Runnable[dict[str, Any], str] | None = None
     if llm is not None:
         prompt = ChatPromptTemplate.from_messages(
@@ -497,6 +506,15 @@ def _harmless(message: BaseMessage) -> BaseMessage:
     content = message.content
     cleaned = clean(content) if isinstance(content, str) else [clean(part) for part in content]
     return message.model_copy(update={"content": cleaned})
+
+
+def _held_by(retriever: BaseRetriever) -> Sequence[Document]:
+    """Return the knowledge base that a retriever of ours searches by words; empty for any other."""
+    if isinstance(retriever, BGERerankRetriever):
+        retriever = retriever.base_retriever
+    if isinstance(retriever, HybridRetriever):
+        retriever = retriever.lexical
+    return retriever.documents if isinstance(retriever, BM25Retriever) else ()
 
 
 def _joined(parts: Sequence[Any]) -> Any:

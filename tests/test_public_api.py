@@ -116,7 +116,7 @@ MAY_IMPORT = {
     "vector_databases": {"vectorstores"},
     "retrievers": {"clinical.lexicon", "knowledge_base"},
     "answer_guard": {"clinical.lexicon", "knowledge_base"},
-    "chains": {"answer_guard", "confidence", "knowledge_base", *CLINICAL},
+    "chains": {"answer_guard", "confidence", "knowledge_base", "retrievers", *CLINICAL},
     **CLINICAL,
     "serving.scheduler": {"cross_encoders"},
     "serving.schemas": {"chat"},

@@ -175,8 +175,16 @@ def abstention(
     return Abstention(abstains=True, score=score, reason="no_match" if said else "no_symptoms")
 
 
-def _best(documents: Sequence[Document]) -> float:
-    """Return the best `relevance_score` on [-1, 1]; 0 where documents have none."""
+def relevance_scores(documents: Sequence[Document]) -> list[float | None]:
+    """Return the `relevance_score` of each document that has one.
+
+    `None` for all where any lies outside [0, 1]: an encoder of another kind has a scale of its own.
+    """
     scores = [d.metadata.get("relevance_score") for d in documents]
-    known = [float(score) for score in scores if isinstance(score, (int, float))]
-    return 2 * max(known) - 1 if known else 0.0
+    known = [float(score) if isinstance(score, (int, float)) else None for score in scores]
+    return known if all(0 <= score <= 1 for score in known if score is not None) else [None] * len(known)
+
+
+def _best(documents: Sequence[Document]) -> float:
+    """Return the best of the `relevance_scores` on [-1, 1]; 0 where there is none."""
+    return 2 * max(known) - 1 if (known := [s for s in relevance_scores(documents) if s is not None]) else 0.0
