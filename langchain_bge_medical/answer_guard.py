@@ -16,6 +16,7 @@ from typing import Any, Literal
 from langchain_core.documents import Document
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
+from langchain_bge_medical.knowledge_base import listed
 
 Lang = Literal["zh", "en"]
 
@@ -555,18 +556,16 @@ def names_of(document: Document) -> list[str]:
     """Return a document's disease and its aliases."""
     metadata = document.metadata
     names = [metadata.get("disease") or document.page_content.partition("\n")[0]]
-    aliases = metadata.get("aliases")
-    return [str(name) for name in (*names, *(aliases if isinstance(aliases, (list, tuple)) else ())) if name]
+    return [str(name) for name in (*names, *listed(metadata, "aliases")) if name]
 
 
 def is_tainted(document: Document) -> bool:
     """Return whether a document holds an instruction, or a contact, anywhere in what is read of it."""
     metadata = document.metadata
-    flags = metadata.get("red_flags")
     texts = [
         document.page_content,
         *(str(metadata.get(key) or "") for key in ("disease", "description", "department")),
-        *(str(flag) for flag in (flags if isinstance(flags, (list, tuple)) else ())),
+        *listed(metadata, "red_flags"),
     ]
     plain = _bare("\n".join(texts))
     return _found(_INSTRUCTION, plain) or _found(_CONTACT, plain)
@@ -583,27 +582,33 @@ def record_text(document: Document, others: Callable[[str], object]) -> str:
         others: Tells whether a sentence names a disease that was not retrieved.
     """
     if is_tainted(document):
-        symptoms = document.metadata.get("symptoms")
-        listed = [
-            s for s in (symptoms if isinstance(symptoms, (list, tuple)) else ()) if isinstance(s, str) and len(s) <= 20
-        ]
-        return "\n".join([names_of(document)[0][:40].split("\n")[0], "、".join(s for s in listed if not _unfit(s))])
+        symptoms = (s for s in listed(document.metadata, "symptoms") if len(s) <= 20 and not unfit(s))
+        return "\n".join([fit_name(names_of(document)[0][:40].split("\n")[0]), "、".join(symptoms)])
     kept = []
     for line in visible(document.page_content).split("\n"):
-        sentences = [part for part in _SENTENCES.findall(line) if not _unfit(part) and not others(part)]
+        sentences = [part for part in _SENTENCES.findall(line) if not unfit(part) and not others(part)]
         kept.append("".join(sentences))
     return "\n".join(line for line in kept if line.strip())
 
 
 def fit_sentences(text: str, others: Callable[[str], object]) -> str:
     """Return the sentences of a record that may be quoted to a patient."""
-    return "".join(part for part in _SENTENCES.findall(visible(text)) if not _unfit(part) and not others(part)).strip()
+    return "".join(part for part in _SENTENCES.findall(visible(text)) if not unfit(part) and not others(part)).strip()
 
 
-def _unfit(sentence: str) -> bool:
-    plain = _bare(sentence)
-    checks = (_INSTRUCTION, _DOSE, _CONTACT, _LEAK, _DISMISSING, _PRESCRIBING, _DRUG)
-    return any(_found(check, plain) for check in checks)
+def unfit(text: str) -> bool:
+    """Return whether what a record says may not be repeated: an order, a dose, a contact, a drug."""
+    return _is_order(text) or _found(_DRUG, _bare(text))
+
+
+def fit_name(name: str) -> str:
+    """Return a disease's name as a record has it, or … if it is more than a name; a drug may be in it: 青霉素过敏."""
+    return "…" if _is_order(name) else visible(name)
+
+
+def _is_order(text: str) -> bool:
+    plain = _bare(text)
+    return any(_found(check, plain) for check in (_INSTRUCTION, _DOSE, _CONTACT, _LEAK, _DISMISSING, _PRESCRIBING))
 
 
 @functools.cache

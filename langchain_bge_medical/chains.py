@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, convert_to_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.retrievers import BaseRetriever
@@ -20,9 +21,11 @@ from langchain_bge_medical.answer_guard import (
     AnswerGuard,
     OtherDiseases,
     bundled_names,
+    fit_name,
     fit_sentences,
     is_tainted,
     record_text,
+    unfit,
     without_instructions,
 )
 from langchain_bge_medical.clinical.assessment import Assessment, assess
@@ -30,7 +33,9 @@ from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexic
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import Reading
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
-from langchain_bge_medical.confidence import Calibration
+from langchain_bge_medical.confidence import Calibration, digest_of
+from langchain_bge_medical.knowledge_base import listed
+from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
 
 Lang = Literal["zh", "en"]
 
@@ -124,13 +129,22 @@ def build_answer_chain(
         red_flags: The rules; `None` takes the bundled ones.
         lexicon: The terms that evidence is looked for with; `None` takes the bundled ones.
         calibration: Gives the documents' `confidence`, and a threshold below which nothing is said; without one the
-            confidence is the score, and it says so.
+            confidence is the score, and it says so. That it was fitted for this reranker is yours to see to, and for
+            this knowledge base where the retriever is not one of ours that holds it, as `build_hybrid_retriever` makes.
         disease_names: Names and aliases of the diseases of your own knowledge base, so that the model cannot name
             one that was not retrieved; those of the bundled one are known.
 
     Returns:
-        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters.
+        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters, and for a
+        history that is no list of messages, in any form that LangChain takes.
+
+    Raises:
+        ValueError: If the retriever holds another knowledge base than the calibration was fitted for.
     """
+    if calibration is not None and (held := _held_by(retriever)):
+        why = calibration.mismatch(reranker=calibration.reranker, knowledge_base=digest_of(held))
+        if why is not None:
+            raise ValueError(f"the calibration does not hold for this retriever: {why}; fit one for it, or give none")
     model: Runnable[dict[str, Any], str] | None = None
     if llm is not None:
         prompt = ChatPromptTemplate.from_messages(
@@ -205,7 +219,7 @@ class _Answering:
         return checker, {
             "records": numbered_records(assessed.documents, self._lang, disease_names=self._names),
             "ledger": ledger_text(assessed.documents, self._lang),
-            "words": without_instructions(given["query"]) or "…",
+            "words": _untagged(without_instructions(given["query"])) or "…",
             "history": [_harmless(message) for message in given["history"]],
         }
 
@@ -329,17 +343,19 @@ def numbered_records(
     blocks = []
     for number, document in enumerate(documents, start=1):
         text = record_text(document, others)
-        department, urgency = document.metadata.get("department"), str(document.metadata.get("urgency"))
-        if department and not is_tainted(document):
+        urgency = str(document.metadata.get("urgency"))
+        if department := _department(document, others):
             text += {"zh": f"\n就诊科室:{department}", "en": f"\nDepartment: {department}"}[lang]
         if urgency in _URGENCY:
             text += {"zh": "\n通常的紧急程度:", "en": "\nUsually seen: "}[lang] + _URGENCY[urgency][lang]
-        blocks.append(f"[{number}] " + text.replace("<", "〈").replace(">", "〉"))
+        blocks.append(f"[{number}] " + _untagged(text))
     return "\n\n".join(blocks)
 
 
 def ledger_text(documents: Sequence[Document], lang: Lang = "zh") -> str:
     """Return for each document which of its symptoms the patient has, denies, or has against it.
+
+    Left out are symptoms that give orders, doses or contacts; angle brackets are made harmless.
 
     Args:
         documents: With `metadata["evidence"]`.
@@ -354,11 +370,11 @@ def ledger_text(documents: Sequence[Document], lang: Lang = "zh") -> str:
         parts = []
         for status, head in heads.items():
             pieces = [e for e in document.metadata.get("evidence", ()) if e["status"] == status]
-            terms = list(dict.fromkeys(e["term"] for e in pieces))[:6]
+            terms = [term for term in dict.fromkeys(e["term"] for e in pieces) if not unfit(term)][:6]
             if terms:
                 parts.append(f"{head}: " + "、".join(terms))
         lines.append(f"[{number}] " + "; ".join(parts))
-    return "\n".join(lines).replace("<", "〈").replace(">", "〉")
+    return _untagged("\n".join(lines))
 
 
 def triage_text(triage: Triage, lang: Lang) -> str:
@@ -415,13 +431,13 @@ def extractive_answer(
     for number, document in enumerate(documents, start=1):
         lines.append(_excerpt(number, document, lang, others, detailed=number == 1))
     first: dict[str, Any] = {} if is_tainted(documents[0]) else documents[0].metadata
-    department, urgency = first.get("department"), str(first.get("urgency"))
-    if department:
+    urgency = str(first.get("urgency"))
+    if department := _department(documents[0], others):
         go = {"zh": f"建议就诊科室:{department}", "en": f"Department: {department}"}[lang]
         if urgency in _URGENCY:
             go += {"zh": f"({_URGENCY[urgency]['zh']})", "en": f" ({_URGENCY[urgency]['en']})"}[lang]
         lines.append(go)
-    flags = [fit for flag in first.get("red_flags") or () if (fit := fit_sentences(str(flag), others))]
+    flags = [fit for flag in listed(first, "red_flags") if (fit := fit_sentences(flag, others))]
     if flags:
         lines.append(
             {
@@ -435,7 +451,7 @@ def extractive_answer(
 def _excerpt(number: int, document: Document, lang: Lang, others: Any, *, detailed: bool) -> str:
     metadata = document.metadata
     name = metadata.get("disease") or fit_sentences(document.page_content.partition("\n")[0], others)
-    text = f"{number}. {without_instructions(str(name)) or '…'}"
+    text = f"{number}. {fit_name(str(name)) or '…'}"
     parts = []
     for status, heads in _SAID.items():
         pieces = [e for e in metadata.get("evidence", ()) if e["field"] == "query" and e["status"] == status]
@@ -468,11 +484,37 @@ def _others(documents: Sequence[Document], disease_names: Sequence[str] | None) 
     return OtherDiseases(documents, bundled_names() if disease_names is None else disease_names, default_lexicon())
 
 
+def _department(document: Document, others: OtherDiseases) -> str:
+    """Return where a record sends the patient; empty where it says more than that."""
+    department = document.metadata.get("department")
+    return fit_sentences(str(department), others) if department and not is_tainted(document) else ""
+
+
+def _untagged(text: str) -> str:
+    """Return `text` so that it neither opens nor closes a tag of the prompt."""
+    return text.replace("<", "〈").replace(">", "〉")
+
+
 def _harmless(message: BaseMessage) -> BaseMessage:
-    """Return what a patient said before, without what looks like an order."""
-    if isinstance(message, HumanMessage) and isinstance(message.content, str):
-        return HumanMessage(without_instructions(message.content) or "…")
-    return message
+    """Return what was said before without tags, and what a patient said without what looks like an order."""
+
+    def clean(part: Any) -> Any:
+        if isinstance(part, dict):  # a block; one of an image has no text
+            return {**part, "text": clean(part["text"])} if isinstance(part.get("text"), str) else part
+        return _untagged(part if isinstance(message, (AIMessage, SystemMessage)) else without_instructions(part) or "…")
+
+    content = message.content
+    cleaned = clean(content) if isinstance(content, str) else [clean(part) for part in content]
+    return message.model_copy(update={"content": cleaned})
+
+
+def _held_by(retriever: BaseRetriever) -> Sequence[Document]:
+    """Return the knowledge base that a retriever of ours searches by words; empty for any other."""
+    if isinstance(retriever, BGERerankRetriever):
+        retriever = retriever.base_retriever
+    if isinstance(retriever, HybridRetriever):
+        retriever = retriever.lexical
+    return retriever.documents if isinstance(retriever, BM25Retriever) else ()
 
 
 def _joined(parts: Sequence[Any]) -> Any:
@@ -496,5 +538,11 @@ def _as_inputs(given: str | Mapping[str, Any]) -> dict[str, Any]:
         )
     if len(query) > LONGEST_QUERY:
         raise ValueError(f"the query has {len(query):,} characters; at most {LONGEST_QUERY:,} are taken")
-    history: Sequence[BaseMessage] = given.get("history") or []
-    return {"query": query, "history": history}
+    return {"query": query, "history": _messages(given.get("history") or [])}
+
+
+def _messages(history: Any) -> list[BaseMessage]:
+    if isinstance(history, Sequence) and not isinstance(history, str):
+        with contextlib.suppress(TypeError, ValueError, NotImplementedError):  # theirs would repeat the patient's words
+            return convert_to_messages(history)
+    raise ValueError('the history is no list of messages, such as HumanMessage("...") or ("human", "...")')

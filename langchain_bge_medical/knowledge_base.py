@@ -234,6 +234,20 @@ def kept_name(field: str, fields: Collection[str]) -> str:
     return kept
 
 
+def listed(metadata: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return what a document's metadata list under `name`: symptoms, aliases, red flags.
+
+    Args:
+        metadata: From any vector store. A string is split as a record's is; what is neither text nor a list of texts
+            counts for nothing.
+        name: The field.
+    """
+    value = metadata.get(name)
+    if isinstance(value, str):
+        value = [clean_text(part) for part in _parts(value) if isinstance(part, str)]
+    return tuple(part for part in value if isinstance(part, str) and part) if isinstance(value, (list, tuple)) else ()
+
+
 def _required_text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     if value is None:
@@ -268,8 +282,7 @@ def _parse_symptoms(value: Any) -> tuple[list[str], str]:
 def _as_list(value: Any, name: str) -> list[str]:
     """Split a string, or clean a list of strings; keep the order, drop repeats and blanks."""
     if isinstance(value, str):
-        literal = _literal_list(value)
-        parts = literal if literal is not None else _split(value)
+        parts = _parts(value)
     elif isinstance(value, (list, tuple)):
         parts = list(value)
     elif value is None:
@@ -282,7 +295,11 @@ def _as_list(value: Any, name: str) -> list[str]:
     return list(dict.fromkeys(text for part in parts if (text := clean_text(part))))
 
 
-def _split(text: str) -> list[str]:
+def _parts(text: str) -> list[Any]:
+    """Split a string, or read it as the list that it is the `repr` of."""
+    literal = _literal_list(text)
+    if literal is not None:
+        return literal
     text = text.strip(_EDGES)
     if _SEPARATORS.search(text):
         return _SEPARATORS.split(text)

@@ -17,6 +17,7 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon, plain_form
+from langchain_bge_medical.knowledge_base import listed
 
 _RRF_K = 60  # of reciprocal rank fusion, as its authors have it
 _POWER = 3  # chosen on development queries: complaints and names, Chinese and English, known and unknown diseases
@@ -210,8 +211,7 @@ def searchable_text(lexicon: SymptomLexicon) -> Callable[[Document], str]:
     """
 
     def text(document: Document) -> str:
-        symptoms = document.metadata.get("symptoms") or ()
-        forms = (form for symptom in symptoms for form in lexicon.forms(symptom))
+        forms = (form for symptom in listed(document.metadata, "symptoms") for form in lexicon.forms(symptom))
         return "\n".join([_text_with_aliases(document), *forms])
 
     return text
@@ -233,4 +233,4 @@ def tokens_of(text: str) -> list[str]:
 
 
 def _text_with_aliases(document: Document) -> str:
-    return "\n".join([document.page_content, *document.metadata.get("aliases", [])])
+    return "\n".join([document.page_content, *listed(document.metadata, "aliases")])

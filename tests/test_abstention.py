@@ -100,6 +100,20 @@ def test_documents_without_a_score_are_judged_by_the_words() -> None:
     assert decide("帮我订一张机票", score=None)[0]
 
 
+def test_symptoms_that_a_store_keeps_as_one_text_count_as_a_list_does() -> None:
+    said, lists, texts = findings("鼻塞", LEXICON), shown(), shown()
+    texts[0].metadata["symptoms"] = "、".join(lists[0].metadata["symptoms"])
+    assert features("鼻塞", said, texts, LEXICON) == features("鼻塞", said, lists, LEXICON)
+
+
+@pytest.mark.parametrize("scores", [(8.0, 0.4), (0.9, -2.0), (float("nan"), 0.9)])
+def test_scores_on_another_scale_decide_no_more_than_none(scores: tuple[float, float]) -> None:
+    for query in ("鼻塞,流清鼻涕", "帮我订一张机票", "浑身不得劲"):
+        said = findings(query, LEXICON)
+        other, none = [*shown(scores[0]), *shown(scores[1])], [*shown(None), *shown(None)]
+        assert abstention(query, said, other, LEXICON) == abstention(query, said, none, LEXICON)
+
+
 @settings(deadline=None)
 @given(TEXTS)
 def test_any_text_gets_a_score_in_range_and_a_reason_exactly_if_refused(text: str) -> None:

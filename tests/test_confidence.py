@@ -25,8 +25,10 @@ from langchain_bge_medical.clinical.weights import BlendWeights
 from langchain_bge_medical.confidence import Calibration, CalibrationError, chance_of_any, digest_of
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.evaluation.compare import LabelledQuery, NameIndex
+from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, build_hybrid_retriever
 from langchain_bge_medical.training.calibration import Observation, fit, observe
-from tests.conftest import TableCrossEncoder
+from langchain_bge_medical.vectorstores import build_index
+from tests.conftest import HashEmbeddings, TableCrossEncoder
 
 PLAIN: dict[str, Any] = {
     "method": "platt",
@@ -249,6 +251,32 @@ def test_the_chain_says_nothing_below_the_threshold_and_puts_the_confidence_on_w
     plain = build_answer_chain(retriever).invoke("发烧两天,嗓子疼,一直咳嗽")["documents"]
     assert [document.metadata["confidence"] for document in plain] == [0.1, 0.1]
     assert not any(document.metadata["confidence_calibrated"] for document in plain)
+
+
+def test_a_score_on_another_scale_is_no_confidence_and_no_reason_to_say_nothing(documents: list[Document]) -> None:
+    places = {document.page_content: place for place, document in enumerate(documents)}
+    for scale in (4.0, -2.0):  # 8.0 4.0 0.0 …, and all but the first below 0
+        compressor = BGERerankerCompressor(
+            cross_encoder=TableCrossEncoder({content: scale * (2 - i) for content, i in places.items()})
+        )
+        retriever = BGERerankRetriever(base_retriever=Fixed(documents=documents), compressor=compressor)
+        answer = build_answer_chain(retriever).invoke("发烧两天,嗓子疼,一直咳嗽")
+        assert len(answer["documents"]) == 5
+        assert {result["confidence"] for result in answer["assessment"]["results"]} == {None}
+        assert not build_answer_chain(retriever).invoke("今天天气怎么样")["documents"]
+
+
+def test_a_calibration_of_another_knowledge_base_is_refused_where_the_retriever_holds_its_own(
+    documents: list[Document],
+) -> None:
+    recall = build_hybrid_retriever(build_index(documents, HashEmbeddings()), documents)
+    compressor = BGERerankerCompressor(cross_encoder=TableCrossEncoder({}))
+    reranked = BGERerankRetriever(base_retriever=recall, compressor=compressor)
+    own = Calibration(**{**PLAIN, "knowledge_base": digest_of(documents)})
+    for retriever in (reranked, recall, BM25Retriever(documents=documents)):
+        build_answer_chain(retriever, calibration=own)
+        with pytest.raises(ValueError, match="the knowledge base has changed since it was fitted; fit one for it"):
+            build_answer_chain(retriever, calibration=Calibration(**PLAIN))
 
 
 def test_what_the_patient_affirms_counts_for_confidence_and_for_saying_nothing() -> None:

@@ -38,6 +38,14 @@ def test_what_is_affirmed_gives_points_what_is_denied_takes_some_and_what_is_pas
     assert points("发烧,没有头痛", *documents, weights=NONE) == [0, 0, 0, 0, 0]
 
 
+def test_symptoms_and_aliases_that_a_store_keeps_as_one_text_count_as_lists_do() -> None:
+    lists = {"symptoms": ["发热", "咳嗽", "头痛"], "aliases": ["流感", "flu"]}
+    texts = {name: "、".join(values) for name, values in lists.items()}
+    for query in ("发烧,一直咳嗽,没有头痛", "我是不是流感了"):
+        expected, found = points(query, *(Document(page_content="a", metadata=m) for m in (lists, texts)))
+        assert expected == found != 0
+
+
 def test_the_denial_of_a_less_typical_symptom_says_less() -> None:
     first, last = points("没有头痛", disease("a", "头痛"), disease("b", *"甲乙丙丁戊己", "头痛"))
     assert first < last < 0

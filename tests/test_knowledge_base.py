@@ -18,6 +18,7 @@ from langchain_bge_medical.knowledge_base import (
     DiseaseRecord,
     KnowledgeBaseError,
     clean_text,
+    listed,
     normalize_name,
     rename_fields,
 )
@@ -102,6 +103,17 @@ def test_every_way_to_write_three_symptoms_gives_the_same_three(symptoms: object
 def test_a_list_its_repr_its_json_and_its_joined_form_are_the_same_symptoms(findings: list[str]) -> None:
     ways = [findings, repr(findings), json.dumps(findings), "、".join(findings), "、".join(findings) + "。"]
     assert {record(symptoms=way).symptoms for way in ways} == {tuple(findings)}
+
+
+@given(st.lists(st.text("发热咳嗽头痛ab1", min_size=1, max_size=4), min_size=1, max_size=5, unique=True))
+def test_metadata_list_what_a_record_of_the_same_value_would(findings: list[str]) -> None:
+    for way in (findings, tuple(findings), repr(findings), json.dumps(findings), "、".join(findings)):
+        assert listed({"symptoms": way}, "symptoms") == record(symptoms=way).symptoms
+
+
+@pytest.mark.parametrize("value", [None, 3, float("nan"), {"发热": 1}, "", "[]", [], [None, 3, ""], "[3, null]"])
+def test_metadata_that_are_neither_text_nor_texts_list_nothing(value: object) -> None:
+    assert listed({"symptoms": value}, "symptoms") == listed({}, "symptoms") == ()
 
 
 def test_blanks_do_not_split_english_symptoms() -> None:

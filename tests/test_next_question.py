@@ -93,6 +93,13 @@ def test_terms_that_the_lexicon_does_not_know_are_asked_as_they_stand() -> None:
     assert asked.text in ("有没有怪声?", "有没有异味?")
 
 
+def test_symptoms_that_a_store_keeps_as_one_text_are_asked_for_one_by_one() -> None:
+    texts = [Document(page_content=d.page_content, metadata=dict(d.metadata)) for d in (COLD, FLU)]
+    for document in texts:
+        document.metadata["symptoms"] = "、".join(document.metadata["symptoms"])
+    assert next_question(texts, [], LEXICON) == next_question([COLD, FLU], [], LEXICON) is not None
+
+
 def test_a_more_specific_finding_answers_the_general_question() -> None:
     documents = [candidate("一", "发热", 1.0), candidate("二", "皮肤瘙痒", 1.0)]
     asked = next_question(documents, findings("高烧39度", LEXICON), LEXICON)

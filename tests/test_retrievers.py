@@ -242,6 +242,17 @@ def test_hybrid_searches_everyday_ways_to_say_a_listed_symptom_unless_told_other
     assert "fever" in ids(found)
 
 
+def test_what_is_searchable_does_not_depend_on_how_a_store_keeps_lists() -> None:
+    to_text = searchable_text(SymptomLexicon.load())
+
+    def said(symptoms: object, aliases: object) -> str:
+        return to_text(Document(page_content="肺炎", metadata={"symptoms": symptoms, "aliases": aliases}))
+
+    assert "\n发烧\n" in said(["发热", "咳嗽"], None)
+    assert said("发热、咳嗽", "CAP,社区肺炎") == said(["发热", "咳嗽"], ["CAP", "社区肺炎"])
+    assert said("发热、咳嗽", None) == said(["发热", "咳嗽"], [])
+
+
 async def test_hybrid_async_equals_sync(documents: list[Document]) -> None:
     retriever = build_hybrid_retriever(build_index(documents, HashEmbeddings()), documents, fetch_k=3)
     for query in ("发热咳嗽", "头痛", "崴脚"):

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from langchain_core.cross_encoders import BaseCrossEncoder
+from langchain_core.documents import Document
 
 from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.serving.app import Model, create_app
@@ -22,7 +23,7 @@ from langchain_bge_medical.serving.edge import Problem
 from langchain_bge_medical.serving.scheduler import DeadlineExceeded, NotReady, Overloaded, ScoringEngine
 from langchain_bge_medical.serving.service import Service, as_problem
 from langchain_bge_medical.serving.telemetry import otlp_tracer
-from tests.serving_kit import PROBE, SharedCharacters
+from tests.serving_kit import PROBE, SharedCharacters, make_medical
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,25 @@ def test_without_the_extra_otel_the_message_says_how_to_get_it(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ImportError, match=r"tracing needs: pip install 'langchain-bge-medical\[otel\]'"):
         otlp_tracer()
+
+
+async def test_lists_that_a_store_keeps_as_one_text_are_lists_on_the_cards() -> None:
+    lists = {
+        "disease": "流行性感冒",
+        "symptoms": ["发热", "咳嗽"],
+        "aliases": ["流感", "flu"],
+        "red_flags": ["呼吸困难"],
+        "differentials": ["普通感冒", "肺炎"],
+        "sources": ["甲", "乙"],
+    }
+    texts = {name: value if isinstance(value, str) else "、".join(value) for name, value in lists.items()}
+    found = []
+    for metadata in (lists, texts):
+        documents = [Document(page_content="流行性感冒\n发热、咳嗽", metadata=metadata)]
+        answer = make_medical(documents, SharedCharacters()).answer(
+            "发烧咳嗽三天", None, top_n=5, lang="en", deadline_s=10, words=False
+        )
+        found += [chunk["results"] async for chunk in answer if "results" in chunk]
+    assert found[1] == found[0]
+    [card] = found[0]
+    assert (card["name"], card["symptoms"]) == ("Flu", ["发热", "咳嗽"])

@@ -423,6 +423,11 @@ def test_the_usual_urgency_is_told_in_chinese_unless_asked_otherwise() -> None:
     assert usual_triage(None, "en").advice.isascii()
 
 
+@pytest.mark.parametrize("usual", ["high", "立即", 3, ["urgent"]])
+def test_an_urgency_that_is_no_level_counts_as_none(usual: Any) -> None:
+    assert usual_triage(usual) == usual_triage(None)
+
+
 def test_a_rule_without_groups_is_refused() -> None:
     with pytest.raises(ValidationError):
         rule()

@@ -13,6 +13,7 @@ from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
 from langchain_bge_medical.clinical.numbers import durations
 from langchain_bge_medical.clinical.polarity import AFFIRMED, Finding, affirms_nothing
 from langchain_bge_medical.clinical.weights import ABSTENTION, ABSTENTION_THRESHOLD, AbstentionWeights
+from langchain_bge_medical.knowledge_base import listed
 
 _PETS = (
     r"狗狗?|小狗|狗子|猫咪?|小猫|猫猫|主子|泰迪|金毛|柯基|哈士奇|橘猫|英短|仓鼠|兔子|乌龟|鹦鹉|小鸟|鸽子"
@@ -120,14 +121,14 @@ def features(
     plain = plain_form(query)[0].strip()
     affirmed = [f for f in said if f.status in AFFIRMED]
     known = [f for f in said if f.term in lexicon.entries and f.status != "family"]
-    listed = set(documents[0].metadata.get("symptoms") or ()) if documents else set()
+    symptoms = listed(documents[0].metadata, "symptoms") if documents else ()
     spoken = sum(f.end - f.start for f in said)
     return [
         math.sqrt(min(len(known), 4)),
         float(not known and bool(said)),
         min(1.0, spoken / max(1, min(len(query), 40))),
         _best(documents),
-        float(any(f.term in listed for f in affirmed)),
+        float(any(f.term in symptoms for f in affirmed)),
         float(bool(_BODY.search(plain))),
         float(bool(durations(plain))),
         float(flagged),
@@ -174,8 +175,16 @@ def abstention(
     return Abstention(abstains=True, score=score, reason="no_match" if said else "no_symptoms")
 
 
-def _best(documents: Sequence[Document]) -> float:
-    """Return the best `relevance_score` on [-1, 1]; 0 where documents have none."""
+def relevance_scores(documents: Sequence[Document]) -> list[float | None]:
+    """Return the `relevance_score` of each document that has one.
+
+    `None` for all where any lies outside [0, 1]: an encoder of another kind has a scale of its own.
+    """
     scores = [d.metadata.get("relevance_score") for d in documents]
-    known = [float(score) for score in scores if isinstance(score, (int, float))]
-    return 2 * max(known) - 1 if known else 0.0
+    known = [float(score) if isinstance(score, (int, float)) else None for score in scores]
+    return known if all(0 <= score <= 1 for score in known if score is not None) else [None] * len(known)
+
+
+def _best(documents: Sequence[Document]) -> float:
+    """Return the best of the `relevance_scores` on [-1, 1]; 0 where there is none."""
+    return 2 * max(known) - 1 if (known := [s for s in relevance_scores(documents) if s is not None]) else 0.0

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from langchain_core.documents import Document
 
-from langchain_bge_medical.clinical.abstention import Abstention, abstention
+from langchain_bge_medical.clinical.abstention import Abstention, abstention, relevance_scores
 from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.evidence import with_evidence
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
@@ -17,6 +17,7 @@ from langchain_bge_medical.clinical.next_question import NextQuestion, next_ques
 from langchain_bge_medical.clinical.polarity import Finding, Reading, has_findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, usual_triage
 from langchain_bge_medical.confidence import Calibration
+from langchain_bge_medical.knowledge_base import listed
 
 Lang = Literal["zh", "en"]
 
@@ -73,7 +74,8 @@ def assess(
         lexicon: The terms to look for.
         red_flags: The rules of urgency.
         calibration: Gives `confidence`, and a threshold below which nothing is said; without one the confidence is
-            `relevance_score`, and `confidence_calibrated` says so.
+            `relevance_score`, and `confidence_calibrated` says so; `None` where scores are on another scale than
+            [0, 1].
         lang: Language of the texts.
         reading: What was read from `query` before, to save the time.
         triage: What `red_flags` said of `query` before, likewise.
@@ -142,8 +144,8 @@ def annotated(
     confidences: list[float | None] = [None] * len(possible)
     if calibration is not None:
         confidences = calibration.confidences(possible, findings=has_findings(reading.findings))
-    for document, confidence in zip(possible, confidences, strict=True):
-        document.metadata["confidence"] = document.metadata.get("relevance_score") if confidence is None else confidence
+    for document, confidence, score in zip(possible, confidences, relevance_scores(possible), strict=True):
+        document.metadata["confidence"] = score if confidence is None else confidence
         document.metadata["confidence_calibrated"] = confidence is not None
     return possible
 
@@ -164,7 +166,7 @@ def _result(rank: int, document: Document) -> dict[str, Any]:
         **{key: metadata.get(key) for key in keys},
         "department": metadata.get("department"),
         "urgency": metadata.get("urgency"),
-        "symptoms": list(metadata.get("symptoms") or ()),
+        "symptoms": list(listed(metadata, "symptoms")),
         "patient_mismatch": metadata.get("patient_mismatch"),
         "evidence": metadata["evidence"],
     }

@@ -13,6 +13,7 @@ from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexic
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, affirmed_text, findings
 from langchain_bge_medical.clinical.weights import BLEND, BlendWeights
+from langchain_bge_medical.knowledge_base import listed
 
 _RECALL_OFFSET = 2  # places that hardly differ at the top of recall
 _SHORTEST_NAME = 2
@@ -72,7 +73,7 @@ class SymptomCoverage:
         against = {"impossible": weights.impossible, "unlikely": weights.unlikely, None: 0.0}
         points = []
         for place, document in enumerate(documents, start=1):
-            symptoms = list(dict.fromkeys(document.metadata.get("symptoms") or ()))
+            symptoms = list(dict.fromkeys(listed(document.metadata, "symptoms")))
             typical = (1 / (1 + _LESS_WITH_PLACE * i) for i, symptom in enumerate(symptoms) if symptom in denied)
             points.append(
                 Points(
@@ -96,7 +97,7 @@ class _Names:
 
     def share(self, document: Document) -> float:
         """Return 1 if the document's name is all that is said, less the more symptoms are told beside it, 0 without."""
-        names = (document.metadata.get("disease") or "", *(document.metadata.get("aliases") or ()))
+        names = (document.metadata.get("disease") or "", *listed(document.metadata, "aliases"))
         return max(self._share(plain_form(name)[0]) for name in names)
 
     def _share(self, name: str) -> float:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import Finding, findings
+from langchain_bge_medical.knowledge_base import listed
 
 _QUOTES = 20  # of a symptom that is said again and again
 
@@ -76,8 +77,9 @@ def with_evidence(
     `晨起头痛`), *denied* if they deny it, *missing* if they say nothing of it; what is denied is never matched. It is
     *contradicting* if the document itself says that the disease comes without it (`一般不烧`) and the patient has it. A
     matched, denied or contradicting one has a piece in the document and one in the query for each time it is said, up
-    to 20; a missing one has a piece in the document only. Where age or sex speak against a disease,
-    `metadata["patient_mismatch"]` says `impossible` or `unlikely`.
+    to 20; a missing one has a piece in the document only. A symptom whose words `page_content` does not have has no
+    piece there. Where age or sex speak against a disease, `metadata["patient_mismatch"]` says `impossible` or
+    `unlikely`.
 
     Args:
         documents: Not modified; their symptoms are those in `metadata["symptoms"]`, and where there are none,
@@ -100,9 +102,9 @@ def with_evidence(
     annotated = []
     for document in documents:
         symptoms = _symptoms(document, lexicon)
-        listed = {term for term, _ in symptoms}
+        known = {term for term, _ in symptoms}
         # 头痛 speaks for 晨起头痛 only where the document has no plain 头痛 of its own.
-        free = {term: found for term, found in by_term.items() if term not in listed}
+        free = {term: found for term, found in by_term.items() if term not in known}
         pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, by_term, free)]
         pieces += _contradictions(document, query, free, lexicon)
         metadata: dict[str, Any] = {**copy.deepcopy(document.metadata), "evidence": [p.model_dump() for p in pieces]}
@@ -114,23 +116,23 @@ def with_evidence(
 
 
 def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int]]:
-    """Return the document's symptoms and where each stands in `page_content`; one that is not there is left out."""
+    """Return the document's symptoms and where each begins in `page_content`; -1 where it is not there."""
     text = document.page_content
-    terms = document.metadata.get("symptoms")
-    if not isinstance(terms, (list, tuple)):
+    terms = dict.fromkeys(listed(document.metadata, "symptoms"))
+    if not terms:
         first = {mention.term: mention.start for mention in reversed(lexicon.find(text))}
         return sorted(
             ((term, start) for term, start in first.items() if text.startswith(term, start)),
             key=lambda s: s[1],
         )
-    # Each search goes on where the last symptom ended, so that 头痛 is not found inside an earlier 晨起头痛.
-    found, position = [], max(0, text.find("\n"))
-    for term in (term for term in terms if isinstance(term, str) and term):
-        start = text.find(term, position)
+    begins, name = {}, max(0, text.find("\n"))
+    # The longest first, so that 头痛 is not found inside 晨起头痛; behind the name, unless it is only there.
+    for term in sorted(terms, key=len, reverse=True):
+        start = text.find(term, name)
+        begins[term] = start = start if start >= 0 else text.find(term)
         if start >= 0:
-            found.append((term, start))
-            position = start + len(term)
-    return found
+            text = text[:start] + "\0" * len(term) + text[start + len(term) :]
+    return [(term, begins[term]) for term in terms]
 
 
 def _pieces(
@@ -149,7 +151,7 @@ def _pieces(
     denied = [finding for finding in about if finding.status == "absent"]
     status: Status = "matched" if affirmed else "denied" if denied else "missing"
     words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)[:_QUOTES]]
-    return [*words, _in_document(document, start, start + len(term), status, term)]
+    return words if start < 0 else [*words, _in_document(document, start, start + len(term), status, term)]
 
 
 def _in_query(finding: Finding, query: str, status: Status, term: str) -> Evidence:

@@ -9,8 +9,10 @@ from typing import Literal
 from langchain_core.documents import Document
 from pydantic import BaseModel
 
+from langchain_bge_medical.answer_guard import unfit
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.clinical.polarity import Finding
+from langchain_bge_medical.knowledge_base import listed
 
 Lang = Literal["zh", "en"]
 
@@ -50,19 +52,19 @@ def next_question(
     Returns:
         The question, or `None` with fewer than two candidates or where no question would tell them apart.
     """
-    candidates = [d for d in documents if isinstance(d.metadata.get("symptoms"), (list, tuple))]
+    candidates = [d for d in documents if listed(d.metadata, "symptoms")]
     if len(candidates) < 2:
         return None
     names = [str(d.metadata.get("disease") or d.page_content.partition("\n")[0]) for d in candidates]
-    listed = [[s for s in d.metadata["symptoms"] if isinstance(s, str)] for d in candidates]
+    lists = [listed(d.metadata, "symptoms") for d in candidates]
     chances = _softmax([_strength(document, place) for place, document in enumerate(candidates)])
     known = {finding.term for finding in said}
     before = _entropy(chances)
     best: tuple[float, str, list[float]] | None = None
-    for term in dict.fromkeys(symptom for symptoms in listed for symptom in symptoms):
-        if _is_known(term, known) or any(word in term for word in _EXAMINED):
+    for term in dict.fromkeys(symptom for symptoms in lists for symptom in symptoms):
+        if _is_known(term, known) or any(word in term for word in _EXAMINED) or unfit(term):
             continue
-        yes = [_chance_of_yes(term, symptoms) for symptoms in listed]
+        yes = [_chance_of_yes(term, symptoms) for symptoms in lists]
         p_yes = sum(c * y for c, y in zip(chances, yes, strict=True))
         after_yes = [c * y / p_yes for c, y in zip(chances, yes, strict=True)]
         after_no = [c * (1 - y) / (1 - p_yes) for c, y in zip(chances, yes, strict=True)]

@@ -268,10 +268,10 @@ def usual_triage(usual: Level | None, lang: Lang = "zh") -> Triage:
     """Return what goes without red flags: the usual urgency of the most relevant disease, but no emergency.
 
     Args:
-        usual: A disease's urgency; `None` is `routine`.
+        usual: A disease's urgency; `None`, or what is no level, is `routine`.
         lang: Language of the texts.
     """
-    level = "routine" if usual is None else max(usual, "urgent", key=_LEVELS.index)
+    level = max(usual, "urgent", key=_LEVELS.index) if usual in _LEVELS else "routine"
     return Triage(level=level, advice=_ADVICE[level][lang])
 
 

@@ -30,6 +30,7 @@ from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexic
 from langchain_bge_medical.clinical.triage import RedFlags, default_red_flags
 from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.serving.scheduler import Admission, DeadlineExceeded, ScoringEngine, estimate_tokens
 from langchain_bge_medical.serving.schemas import Ask, Lang
 
@@ -199,7 +200,7 @@ class MedicalSearch:
         card = _card(document)
         if lang == "en":
             terms = dict.fromkeys([*card["symptoms"], *(piece["term"] for piece in card["evidence"])])
-            names = [alias for alias in card["aliases"] or [] if alias.isascii()]
+            names = [alias for alias in card["aliases"] if alias.isascii()]
             if names:  # the longest is no abbreviation
                 card["name"] = max(names, key=len)[0].upper() + max(names, key=len)[1:]
             card["labels"] = {term: self._label(term, lang) for term in terms}
@@ -280,7 +281,8 @@ class _Search(BaseRetriever):
         return self.possible(query, self._found.ranked)
 
 
-_CARD = ("disease", "department", "urgency", "icd10", "aliases", "description", "red_flags", "differentials", "sources")
+_CARD = ("disease", "department", "urgency", "icd10", "description")
+_CARD_LISTS = ("symptoms", "aliases", "red_flags", "differentials", "sources")
 
 
 def _card(document: Document) -> dict[str, Any]:
@@ -292,13 +294,13 @@ def _card(document: Document) -> dict[str, Any]:
         "name": metadata.get("disease"),
         "labels": {},
         **{name: metadata.get(name) for name in _CARD},
+        **{name: list(listed(metadata, name)) for name in _CARD_LISTS},
         "relevance_score": score,
         "relevance_logit": metadata.get("relevance_logit"),
         "rerank_adjustment": metadata.get("rerank_adjustment"),
         "confidence": metadata["confidence"],
         "confidence_calibrated": metadata["confidence_calibrated"],
         "patient_mismatch": metadata.get("patient_mismatch"),
-        "symptoms": list(metadata.get("symptoms") or []),
         "evidence": metadata["evidence"],
         "fused": metadata.get("rerank_fused", False),
         "truncated": metadata.get("rerank_truncated", []),

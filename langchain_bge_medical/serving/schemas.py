@@ -530,7 +530,9 @@ class Disease(BaseModel):
     rerank_adjustment: float | None = Field(
         description="Added to the logit for what the patient affirms, denies and is; the order is that of the sum."
     )
-    confidence: float | None = Field(description="Chance that it is a right answer, or else `relevance_score`.")
+    confidence: float | None = Field(
+        description="Chance that it is a right answer, or else `relevance_score`; null if that is on another scale."
+    )
     confidence_calibrated: bool = Field(description="Which of the two `confidence` is.")
     patient_mismatch: Literal["impossible", "unlikely"] | None = Field(
         description="What sex or age say; impossible ones are shown only if nothing else was found."
