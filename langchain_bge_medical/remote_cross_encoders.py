@@ -163,6 +163,8 @@ class RemoteCrossEncoder(BaseCrossEncoder):
         Raises:
             ValueError: If a setting is out of its range, or a URL is not one of http or https.
         """
+        import httpx
+
         given = [urls] if isinstance(urls, str) else list(urls)
         if dialect not in get_args(Dialect):
             raise ValueError(f"dialect must be one of {', '.join(get_args(Dialect))}, got {dialect!r}")
@@ -171,6 +173,11 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             raise ValueError("urls must be addresses like http://host:8000, at least one")
         if any(part.username or part.password for part in parts):
             raise ValueError("urls must not hold a user or a password, which would be shown; use api_key")
+        try:
+            for url, part in zip(given, parts, strict=True):
+                httpx.URL(url, port=part.port).raw_host.decode("ascii").encode("idna")
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError(f"urls must be addresses like http://host:8000: {error}") from None
         if pairs_per_request is not None and pairs_per_request < 1:
             raise ValueError(f"pairs_per_request must be at least 1, got {pairs_per_request}")
         if timeout_s <= 0 or max_tries < 1:
@@ -503,7 +510,7 @@ class RemoteCrossEncoder(BaseCrossEncoder):
                 response = self._http().post(
                     url, content=json.dumps(body, ensure_ascii=False).encode(), headers=headers
                 )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Passing(type(error).__name__) from None
         if response.status_code == 200:
             try:

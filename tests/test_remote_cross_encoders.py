@@ -208,10 +208,11 @@ def test_a_server_without_info_is_spoken_to_as_cohere_and_its_scores_are_taken_a
         (503, {"retry-after-ms": "50"}, {}),
         "hang",
         (200, {}, b"<html>"),
+        (200, {"content-encoding": "gzip"}, b"[]"),
         (200, {}, [{"index": 0, "score": 1.0}, {"index": 0, "score": 1.0}]),
         (200, {}, [{"index": i, "score": float("nan")} for i in range(5)]),
     ],
-    ids=["429", "500", "424", "503", "time-out", "no JSON", "one index twice", "NaN"],
+    ids=["429", "500", "424", "503", "time-out", "no JSON", "no gzip", "one index twice", "NaN"],
 )
 def test_no_pair_is_lost_or_swapped_whatever_passes_in_between(fault: Any) -> None:
     server = FakeServer(limit=5)
@@ -358,6 +359,10 @@ def test_it_pickles_as_its_settings() -> None:
         ({"urls": []}, "at least one"),
         ({"urls": "gpu1:8000"}, "http://host:8000"),
         ({"urls": "http://me:pw@gpu1"}, "use api_key"),
+        ({"urls": ["http://gpu1", "http://gpu2:abc"]}, "http://host:8000: .*'abc'"),
+        ({"urls": "http://gpu1:80000"}, "http://host:8000: .*out of range"),
+        ({"urls": "http://gpu1\n"}, "http://host:8000: .*non-printable"),
+        ({"urls": "http://gpu..1"}, "http://host:8000: .*label empty"),
         ({"urls": "http://gpu1", "dialect": "grpc"}, "dialect must be one of auto, score, tei, cohere"),
         ({"urls": "http://gpu1", "timeout_s": 0}, "must be positive"),
         ({"urls": "http://gpu1", "pairs_per_request": 0}, "at least 1"),
