@@ -338,8 +338,13 @@ class RemoteCrossEncoder(BaseCrossEncoder):
 
     def _ask(self, endpoint: _Endpoint, pairs: list[Pair]) -> list[tuple[float, tuple[str, ...]]]:
         self._meet(endpoint)
-        ask = {"score": self._ask_score, "tei": self._ask_tei, "cohere": self._ask_cohere}[endpoint.dialect]
-        return ask(endpoint, pairs)
+        if endpoint.dialect == "score":
+            return self._ask_score(endpoint, pairs)
+        ask = self._ask_tei if endpoint.dialect == "tei" else self._ask_cohere
+        # Beside an endpoint that takes several queries in a request, this one may be given what was meant for that.
+        parts = _requests(pairs, len(pairs), mixed=False)
+        found = {pair: score for part in parts for pair, score in zip(part, ask(endpoint, part), strict=True)}
+        return [found[pair] for pair in pairs]
 
     def _ask_score(self, endpoint: _Endpoint, pairs: list[Pair]) -> list[tuple[float, tuple[str, ...]]]:
         body = {

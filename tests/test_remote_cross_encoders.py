@@ -271,6 +271,24 @@ def test_another_model_at_one_of_the_endpoints_is_not_mixed_in(caplog: pytest.Lo
     assert "serves m (other, tei)" in caplog.text
 
 
+def test_a_server_that_takes_one_query_a_request_goes_with_one_that_takes_several() -> None:
+    class Ours(FakeServer):
+        def info(self) -> tuple[int, dict[str, str], Any]:
+            return 200, {}, {**super().info()[2], "bundled": False}
+
+        def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+            self.posts.append(body)
+            scores = map(shared, body["queries"], body["documents"])
+            return 200, {}, {"data": [{"index": i, "score": score} for i, score in enumerate(scores)]}
+
+    several, one_query = Ours(limit=5), FakeServer(limit=5)
+    with serving(several) as one, serving(one_query) as other, remote(one, other) as encoder:
+        assert encoder.logits(PAIRS) == EXPECTED
+        assert encoder.logits(PAIRS) == EXPECTED
+    assert several.posts
+    assert one_query.posts
+
+
 def test_while_servers_are_updated_no_call_gets_scores_of_two_models(caplog: pytest.LogCaptureFixture) -> None:
     def added() -> float:
         [same] = {round(logit - old, 6) for logit, old in zip(encoder.logits(PAIRS), EXPECTED, strict=True)}
