@@ -393,9 +393,7 @@ def serve(
         from langchain_bge_medical.serving import server
     except ImportError:
         raise UserError("serve needs: pip install 'langchain-bge-medical[serve]'") from None
-    for name in _TRACING:
-        if os.environ.pop(name, None):
-            err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
+    _without_tracing()
     if not _api_keys() and host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]warning:[/yellow] open to the network without a key; set BGE_MEDICAL_API_KEYS")
     if log_text_sample:
@@ -474,6 +472,7 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
         KnowledgeBaseError: If the knowledge base cannot be read.
         UserError: If a setting cannot be had, e.g. traces without the extra `otel`.
     """
+    _without_tracing()  # in a replica, too, whose environment is its own
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.serving.app import Model, create_app
     from langchain_bge_medical.serving.medical import MedicalSearch
@@ -527,6 +526,12 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
         text_sample=settings.log_text_sample,
         tracer=tracer,
     )
+
+
+def _without_tracing() -> None:
+    for name in _TRACING:
+        if os.environ.pop(name, None):
+            err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
 
 
 def ray_application(args: dict[str, Any]) -> Application:

@@ -9,13 +9,16 @@ import json
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -37,8 +40,8 @@ from langchain_bge_medical.distributed.ray_data import (
 )
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving.scheduler import NotReady, Overloaded
-from tests.conftest import HashEmbeddings, record_documents
-from tests.serving_kit import SharedCharacters
+from tests.conftest import RECORDS, HashEmbeddings, record_documents
+from tests.serving_kit import SharedCharacters, running
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray Serve's own, at its import
@@ -294,6 +297,43 @@ def test_the_application_for_yaml_takes_the_settings_by_name_and_refuses_others(
         cli.ray_application({"rerankr": "bundled"})
     with pytest.raises(ValueError, match="the least and the most"):
         cli.ray_application({"replicas": {"least": 3, "most": 2}})
+
+
+def test_a_replica_sends_no_patients_words_to_langsmith_whatever_its_environment_says(
+    tmp_path: Path, tiny_reranker_of_512: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from langchain_core.tracers.langchain import wait_for_all_tracers
+    from langsmith.utils import get_env_var
+
+    kb, received = tmp_path / "kb.jsonl", list[bytes]()
+    kb.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS), "utf-8")
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["content-length"] or 0)))
+            self.send_response(202)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(ray_serve, "application", lambda build, probe, replicas: build)
+        build: Any = cli.ray_application({"kb": str(kb), "reranker": str(tiny_reranker_of_512)})
+        monkeypatch.setenv("LANGSMITH_TRACING", "true")
+        monkeypatch.setenv("LANGSMITH_API_KEY", "key")
+        monkeypatch.setenv("LANGSMITH_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        get_env_var.cache_clear()
+        try:
+            with running(build()) as url:
+                assert httpx.post(f"{url}/ask", json={"query": "发热,咳嗽"}, timeout=30).status_code == 200
+            wait_for_all_tracers()
+        finally:
+            collector.shutdown()
+            get_env_var.cache_clear()
+    assert received == []
+    assert "LANGSMITH_TRACING is ignored" in capsys.readouterr().err
 
 
 class Serve:
