@@ -1112,9 +1112,19 @@ def _remote(reranker: str) -> RemoteCrossEncoder | None:
     if not is_remote(reranker):
         return None
     try:
-        return remote_reranker(reranker, api_key=os.environ.get("BGE_MEDICAL_RERANKER_API_KEY"))
+        return remote_reranker(reranker, api_key=_key("BGE_MEDICAL_RERANKER_API_KEY"))
     except ValueError as error:
         raise UserError(f"--reranker: {error}") from None
+
+
+def _key(name: str) -> str | None:
+    """Return a key that is sent, if it is set."""
+    from langchain_bge_medical.remote_cross_encoders import sendable
+
+    key = os.environ.get(name) or None
+    if key is not None and not sendable(key):
+        raise UserError(f"{name}: a key is letters, digits and signs of ASCII, without blanks or line breaks")
+    return key
 
 
 def _identity(model: str, kind: Kind = "reranker") -> str:
@@ -1341,7 +1351,7 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
         from langchain_openai import ChatOpenAI
     except ImportError:
         raise UserError("--llm openai:… needs: pip install 'langchain-bge-medical[llm]'") from None
-    key = os.environ.get("OPENAI_API_KEY")
+    key = _key("OPENAI_API_KEY")
     if key is None and base_url is None and "OPENAI_BASE_URL" not in os.environ:
         raise UserError(
             "--llm openai:… needs OPENAI_API_KEY in the environment, or --llm-base-url of a server that wants none"

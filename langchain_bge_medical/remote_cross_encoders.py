@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import random
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -161,7 +162,8 @@ class RemoteCrossEncoder(BaseCrossEncoder):
                 that and until something goes well, calls try each endpoint once, without waiting.
 
         Raises:
-            ValueError: If a setting is out of its range, or a URL is not one of http or https.
+            ValueError: If a setting is out of its range, a URL is not one of http or https, or no request can carry
+                the key.
         """
         import httpx
 
@@ -182,10 +184,13 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             raise ValueError(f"pairs_per_request must be at least 1, got {pairs_per_request}")
         if timeout_s <= 0 or max_tries < 1:
             raise ValueError(f"timeout_s and max_tries must be positive, got {timeout_s} and {max_tries}")
+        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        if key is not None and not sendable(key.get_secret_value()):
+            raise ValueError("api_key must be letters, digits and signs of ASCII, without blanks")
         self.urls = given
         self.dialect: Dialect = dialect
         self.model = model
-        self.api_key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self.api_key = key
         self.pairs_per_request = pairs_per_request
         self.timeout_s = timeout_s
         self.max_tries = max_tries
@@ -549,6 +554,11 @@ def _dialect_of(url: str, info: dict[str, Any]) -> Dialect:
 def is_remote(reranker: str) -> bool:
     """Return whether the name of a reranker is the address of a server."""
     return reranker.startswith(("http://", "https://"))
+
+
+def sendable(key: str) -> bool:
+    """Return whether a request can carry a key: letters, digits and signs of ASCII, without blanks."""
+    return re.fullmatch("[!-~]+", key) is not None
 
 
 def remote_reranker(addresses: str, *, api_key: str | None = None) -> RemoteCrossEncoder:

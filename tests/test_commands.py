@@ -122,6 +122,22 @@ def test_an_option_that_makes_no_sense_is_named(run: Run, kb: Path, arguments: t
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("BGE_MEDICAL_RERANKER_API_KEY", ("--reranker", "http://127.0.0.1:9")),
+        ("OPENAI_API_KEY", ("--llm", "openai:m", "--llm-base-url", "http://127.0.0.1:9/v1")),
+    ],
+)
+@pytest.mark.parametrize("key", ["密钥", "key\n"])
+def test_a_key_that_no_request_can_carry_is_refused_by_its_name_and_not_shown(
+    run: Run, kb: Path, name: str, arguments: tuple[str, ...], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, key)
+    said = refused(run("ask", "头痛", "--kb", kb, *arguments))
+    assert said == f"{name}: a key is letters, digits and signs of ASCII, without blanks or line breaks"
+
+
+@pytest.mark.parametrize(
     ("missing", "arguments", "says"),
     [
         ("chromadb", ("--store", "chroma", "--index", "{}"), "pip install 'langchain-bge-medical[chroma]'"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from pydantic import SecretStr
 
 from langchain_bge_medical import BGERerankerCompressor, RemoteCrossEncoder, RemoteRerankerError
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
@@ -382,6 +383,8 @@ def test_it_pickles_as_its_settings() -> None:
         ({"urls": "http://gpu1\n"}, "http://host:8000: .*non-printable"),
         ({"urls": "http://gpu..1"}, "http://host:8000: .*label empty"),
         ({"urls": "http://gpu1", "dialect": "grpc"}, "dialect must be one of auto, score, tei, cohere"),
+        ({"urls": "http://gpu1", "api_key": "密钥"}, "api_key must be letters, digits and signs of ASCII"),
+        ({"urls": "http://gpu1", "api_key": SecretStr("key\n")}, "api_key must be letters, digits and signs of ASCII"),
         ({"urls": "http://gpu1", "timeout_s": 0}, "must be positive"),
         ({"urls": "http://gpu1", "pairs_per_request": 0}, "at least 1"),
     ],
