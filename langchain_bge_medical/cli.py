@@ -92,6 +92,10 @@ class UserError(Exception):
     """A mistake of the user's, shown as one line; exit code 2."""
 
 
+class _TooLongError(UserError):
+    """More words than the answer chain takes."""
+
+
 _TEXTS = {
     "zh": {
         "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状", "否认或不符"),
@@ -100,6 +104,7 @@ _TEXTS = {
         "abstained": "没有可靠匹配。",
         "chat": "请描述症状。补充的话会与前面的合并;/new 重新开始,/sources 查看依据,/quit 退出。",
         "sources": "还没有依据。",
+        "too_long": "太长了:这次说的连同之前说的,最多 {most:,} 字。这一句没有计入,请说短一些,或用 /new 重新开始。",
         "indexed": "已建立索引:{count} 种疾病 → {path}",
         "you": "您",
         "tuned": "已保存到 {path};用 --reranker {path} 使用",
@@ -128,6 +133,8 @@ _TEXTS = {
         "chat": "Describe the symptoms. What you add is put together with what you said; /new starts over, "
         "/sources shows the sources, /quit ends.",
         "sources": "No sources yet.",
+        "too_long": "That is too long: at most {most:,} characters are taken, with what was said before. This was not "
+        "added; say less, or start over with /new.",
         "indexed": "Indexed {count} diseases → {path}",
         "you": "You",
         "tuned": "Saved to {path}; --reranker {path} uses it",
@@ -275,6 +282,7 @@ def chat(
     lang: Language = Lang.zh,
 ) -> None:
     """Talk about symptoms; what is added refines the picture. 多轮对话。."""
+    from langchain_bge_medical.chains import LONGEST_QUERY
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
@@ -296,9 +304,12 @@ def chat(
         elif line == "/sources":
             out.print(_table(session.documents, lang) if session.documents else str(texts["sources"]))
         elif line:
-            for piece in session.ask(line):
-                out.print(escape(piece), end="", highlight=False, soft_wrap=True)
-            out.print()
+            try:
+                for piece in session.ask(line):
+                    out.print(escape(piece), end="", highlight=False, soft_wrap=True)
+                out.print()
+            except _TooLongError:
+                out.print(str(texts["too_long"]).format(most=LONGEST_QUERY), highlight=False)
 
 
 @app.command("index")
@@ -1158,10 +1169,18 @@ def _compressor(
 
 
 def _chain(parts: Parts, llm: BaseChatModel | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
-    from langchain_bge_medical.answer_guard import names_of
-    from langchain_bge_medical.chains import build_answer_chain
+    from langchain_core.runnables import RunnableLambda
 
-    return build_answer_chain(
+    from langchain_bge_medical.answer_guard import names_of
+    from langchain_bge_medical.chains import LONGEST_QUERY, build_answer_chain
+
+    def checked(given: Any) -> Any:
+        length = len(given if isinstance(given, str) else given["query"])
+        if length > LONGEST_QUERY:
+            raise _TooLongError(f"the query has {length:,} characters; at most {LONGEST_QUERY:,} are taken")
+        return given
+
+    return RunnableLambda(checked) | build_answer_chain(
         parts.retriever,
         llm,
         lang=lang.value,

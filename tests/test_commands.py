@@ -103,6 +103,17 @@ def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(r
     assert (done.exit_code, "还没有依据。" in done.stdout) == (0, True)
 
 
+def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run: Run, kb: Path) -> None:
+    said = refused(run("ask", "头痛" * 4_001, "--kb", kb))
+    assert said == "the query has 8,002 characters; at most 8,000 are taken"
+    lines = ["头痛" * 4_001, "头痛," * 2_600, "还发热" * 100, "怕光", "/sources"]
+    done = run("chat", "--kb", kb, typed="\n".join(lines))
+    assert done.exit_code == 0, done.exception
+    answers = done.stdout.split("您> ")[1:]
+    assert ["太长了" in answer for answer in answers] == [True, False, True, False, False, False]
+    assert "偏头痛" in answers[-2]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # inside the databases' clients
 @pytest.mark.parametrize(
     ("arguments", "says"),
