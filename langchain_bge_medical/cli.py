@@ -718,8 +718,8 @@ def evaluate(
     from langchain_bge_medical.evaluation.report import guard_lines, html_report
 
     labelled = comparing.read_queries(queries)
-    if page is not None and not page.parent.is_dir():
-        raise UserError(f"--html {page}: there is no folder {page.parent}")
+    if page is not None and (page.is_dir() or not page.parent.is_dir()):  # told now, not when everything is measured
+        raise UserError(f"--html is a file in a folder that is there, got {page}")
     parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
     candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
@@ -1027,7 +1027,6 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     from langchain_bge_medical.confidence import CalibrationError
     from langchain_bge_medical.evaluation.compare import QueryFileError
-    from langchain_bge_medical.model_files import ModelNotFoundError
     from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
     from langchain_bge_medical.training.finetune import FinetuneError
     from langchain_bge_medical.vectorstores import IndexMismatchError
@@ -1044,10 +1043,9 @@ def main() -> None:
         FinetuneError,
         KnowledgeBaseError,
         IndexMismatchError,
-        ModelNotFoundError,
         QueryFileError,
         RemoteRerankerError,
-        FileNotFoundError,
+        OSError,  # no such file or model, a file where a folder should be, a full disk
     )
     try:
         app(standalone_mode=True)

@@ -103,6 +103,14 @@ def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(r
     assert (done.exit_code, "还没有依据。" in done.stdout) == (0, True)
 
 
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(run: Run, tmp_path: Path) -> None:
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"query": "头痛", "relevant": ["偏头痛"]}', "utf-8")
+    for page in (tmp_path, tmp_path / "none" / "page.html"):
+        said = refused(run("evaluate", "--queries", queries, "--html", page, "--kb", "/no/such/file"))
+        assert said == f"--html is a file in a folder that is there, got {page}"
+
+
 def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run: Run, kb: Path) -> None:
     said = refused(run("ask", "头痛" * 4_001, "--kb", kb))
     assert said == "the query has 8,002 characters; at most 8,000 are taken"
