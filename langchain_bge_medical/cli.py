@@ -679,7 +679,7 @@ def rerank_command(
                 gpus=actor_gpus,
                 on_progress=told,
             )
-    except (ray_data.JobFailedError, ray_data.JobMismatchError) as error:
+    except (ray_data.JobFailedError, ray_data.JobMismatchError, ray_data.SourceError) as error:
         raise UserError(str(error)) from None
     out.print(json.dumps({"path": str(result)}) if as_json else str(result), soft_wrap=True, highlight=False)
 

@@ -35,6 +35,7 @@ from langchain_bge_medical.distributed.ray_data import (
     JobFailedError,
     JobMismatchError,
     Progress,
+    SourceError,
     embed_documents,
     rerank_file,
 )
@@ -107,9 +108,32 @@ def test_reading_from_the_place_of_any_row_gives_that_row_and_those_behind_it(na
 def test_a_line_that_is_no_object_is_named_by_its_place_and_not_quoted(line: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"query": "a", "documents": []}\n' + line + "\n", "utf-8")
-    with pytest.raises(ValueError, match="starts at byte 32 is no JSON object") as raised:
+    with pytest.raises(SourceError, match="starts at byte 32 is no JSON object") as raised:
         rerank_file(file, tmp_path / "out", compressor)
     assert "CANARY" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rows.jsonl", "is no JSON object in a line"),
+        ("rows.jsonl.gz", "is no gzip file, or a damaged one"),
+        ("rows.parquet", "is no Parquet file, or a damaged one"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused_and_its_folder_takes_the_repaired_one(
+    name: str, says: str, tmp_path: Path, without_ray: None
+) -> None:
+    source, folder = written(tmp_path, name), tmp_path / "out"
+    whole = source.read_bytes()
+    for bad in (b"CANARY", whole[:-9], whole[:40] + b"\0CANARY" + whole[47:]):
+        source.write_bytes(bad)
+        with pytest.raises(SourceError, match=says) as raised:
+            rerank_file(source, folder, compressor)
+        assert "CANARY" not in str(raised.value)
+        assert str(source) in str(raised.value)
+    source.write_bytes(whole)
+    assert len(rerank_file(source, folder, compressor).read_bytes().splitlines()) == len(ROWS)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
@@ -422,6 +446,9 @@ def test_mistakes_about_ray_are_named(served: Serve, tmp_path: Path, monkeypatch
         assert "--replicas is a number, or the least and the most" in refused("serve", "--ray", "--replicas", wrong)
     served.message = "ValueError: no GPU"
     assert refused("serve", "--ray") == "ValueError: no GPU"
+    bad = tmp_path / "rows.jsonl.gz"
+    bad.write_bytes(b"no gzip")
+    assert f"{bad}: is no gzip file" in refused("rerank", "--input", str(bad), "--out", str(tmp_path / "out"))
     source = str(written(tmp_path, "rows.jsonl"))
     assert "there is no such file" in refused("rerank", "--input", source + "l", "--out", str(tmp_path / "out"))
     monkeypatch.setattr(ray_serve, "connect", no_cluster)
