@@ -200,6 +200,16 @@ def test_other_columns_are_kept_and_what_json_does_not_know_is_written_as_text(
     }  # fmt: skip
 
 
+def test_halves_of_emoji_are_replaced_wherever_they_stand_in_a_row(tmp_path: Path, without_ray: None) -> None:
+    source = tmp_path / "rows.jsonl"
+    kept = {"note\ud83d": ["\ud83d", "\ud83d\ude00"]}
+    row: dict[str, Any] = {"query": "头痛\ud83d", "documents": ["偏头痛\ude00"], **kept}
+    source.write_text(json.dumps(row), "utf-8")
+    [found] = rerank_file(source, tmp_path / "out", compressor).read_text("utf-8").splitlines()
+    expected = compressor().rerank(row["query"], row["documents"])
+    assert json.loads(found) == {"query": "头痛\ufffd", "note\ufffd": ["\ufffd", "\U0001f600"], "results": expected}
+
+
 def test_embedded_documents_have_their_vectors_from_the_job_and_others_from_the_model(
     tmp_path: Path, without_ray: None
 ) -> None:

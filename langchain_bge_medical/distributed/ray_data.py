@@ -126,7 +126,9 @@ def rerank_file(
             if not all(isinstance(text, str) for text in documents):
                 raise _BadRowError(f"row {number}: documents must be texts")
             results = self._compressor.rerank(query, documents)
-            return json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
+            line = json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
+            # A half of an emoji, which JSON can hold and no file of text, becomes U+FFFD, as the model has read it.
+            return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     for rows in _mapped(missing, Scorer, actors=actors, cpus=cpus, gpus=gpus):
         told.part(rows)
