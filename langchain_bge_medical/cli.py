@@ -774,6 +774,7 @@ def evaluate(
                 report, comparison, words=words, calibration=measured.bins if measured else (), lang=lang.value
             ),
             "utf-8",
+            errors="xmlcharrefreplace",  # halves of an emoji
         )
     if as_json:
         print(json.dumps(report, ensure_ascii=False))  # noqa: T201

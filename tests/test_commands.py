@@ -111,6 +111,16 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(run: 
         assert said == f"--html is a file in a folder that is there, got {page}"
 
 
+def test_a_half_of_an_emoji_in_a_query_file_does_not_keep_the_page_from_being_written(
+    run: Run, kb: Path, tmp_path: Path
+) -> None:
+    queries, page = tmp_path / "q.jsonl", tmp_path / "page.html"
+    queries.write_text(json.dumps({"query": "头痛", "relevant": ["偏头痛"], "tags": ["short\ud83d"]}), "utf-8")
+    done = run("evaluate", "--queries", queries, "--html", page, "--kb", kb)
+    assert done.exit_code == 0, done.exception
+    assert "<td>short&#55357;</td>" in page.read_text("utf-8")
+
+
 def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run: Run, kb: Path) -> None:
     said = refused(run("ask", "头痛" * 4_001, "--kb", kb))
     assert said == "the query has 8,002 characters; at most 8,000 are taken"
