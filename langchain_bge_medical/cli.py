@@ -92,6 +92,10 @@ class UserError(Exception):
     """A mistake of the user's, shown as one line; exit code 2."""
 
 
+class _TooLongError(UserError):
+    """More words than the answer chain takes."""
+
+
 _TEXTS = {
     "zh": {
         "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状", "否认或不符"),
@@ -100,6 +104,7 @@ _TEXTS = {
         "abstained": "没有可靠匹配。",
         "chat": "请描述症状。补充的话会与前面的合并;/new 重新开始,/sources 查看依据,/quit 退出。",
         "sources": "还没有依据。",
+        "too_long": "太长了:这次说的连同之前说的,最多 {most:,} 字。这一句没有计入,请说短一些,或用 /new 重新开始。",
         "indexed": "已建立索引:{count} 种疾病 → {path}",
         "you": "您",
         "tuned": "已保存到 {path};用 --reranker {path} 使用",
@@ -128,6 +133,8 @@ _TEXTS = {
         "chat": "Describe the symptoms. What you add is put together with what you said; /new starts over, "
         "/sources shows the sources, /quit ends.",
         "sources": "No sources yet.",
+        "too_long": "That is too long: at most {most:,} characters are taken, with what was said before. This was not "
+        "added; say less, or start over with /new.",
         "indexed": "Indexed {count} diseases → {path}",
         "you": "You",
         "tuned": "Saved to {path}; --reranker {path} uses it",
@@ -275,6 +282,7 @@ def chat(
     lang: Language = Lang.zh,
 ) -> None:
     """Talk about symptoms; what is added refines the picture. 多轮对话。."""
+    from langchain_bge_medical.chains import LONGEST_QUERY
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
@@ -296,9 +304,12 @@ def chat(
         elif line == "/sources":
             out.print(_table(session.documents, lang) if session.documents else str(texts["sources"]))
         elif line:
-            for piece in session.ask(line):
-                out.print(escape(piece), end="", highlight=False, soft_wrap=True)
-            out.print()
+            try:
+                for piece in session.ask(line):
+                    out.print(escape(piece), end="", highlight=False, soft_wrap=True)
+                out.print()
+            except _TooLongError:
+                out.print(str(texts["too_long"]).format(most=LONGEST_QUERY), highlight=False)
 
 
 @app.command("index")
@@ -401,9 +412,7 @@ def serve(
         from langchain_bge_medical.serving import server
     except ImportError:
         raise UserError("serve needs: pip install 'langchain-bge-medical[serve]'") from None
-    for name in _TRACING:
-        if os.environ.pop(name, None):
-            err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
+    _without_tracing()
     if not _api_keys() and host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]warning:[/yellow] open to the network without a key; set BGE_MEDICAL_API_KEYS")
     if log_text_sample:
@@ -482,6 +491,7 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
         KnowledgeBaseError: If the knowledge base cannot be read.
         UserError: If a setting cannot be had, e.g. traces without the extra `otel`.
     """
+    _without_tracing()  # in a replica, too, whose environment is its own
     from langchain_bge_medical.cross_encoders import BGECrossEncoder
     from langchain_bge_medical.serving.app import Model, create_app
     from langchain_bge_medical.serving.medical import MedicalSearch
@@ -535,6 +545,12 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
         text_sample=settings.log_text_sample,
         tracer=tracer,
     )
+
+
+def _without_tracing() -> None:
+    for name in _TRACING:
+        if os.environ.pop(name, None):
+            err.print(f"[yellow]warning:[/yellow] {name} is ignored: it would send patients' words to another server")
 
 
 def ray_application(args: dict[str, Any]) -> Application:
@@ -671,7 +687,7 @@ def rerank_command(
                 gpus=actor_gpus,
                 on_progress=told,
             )
-    except (ray_data.JobFailedError, ray_data.JobMismatchError) as error:
+    except (ray_data.JobFailedError, ray_data.JobMismatchError, ray_data.SourceError) as error:
         raise UserError(str(error)) from None
     out.print(json.dumps({"path": str(result)}) if as_json else str(result), soft_wrap=True, highlight=False)
 
@@ -710,8 +726,8 @@ def evaluate(
     from langchain_bge_medical.evaluation.report import guard_lines, html_report
 
     labelled = comparing.read_queries(queries)
-    if page is not None and not page.parent.is_dir():
-        raise UserError(f"--html {page}: there is no folder {page.parent}")
+    if page is not None and (page.is_dir() or not page.parent.is_dir()):  # told now, not when everything is measured
+        raise UserError(f"--html is a file in a folder that is there, got {page}")
     parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
     candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
@@ -766,6 +782,7 @@ def evaluate(
                 report, comparison, words=words, calibration=measured.bins if measured else (), lang=lang.value
             ),
             "utf-8",
+            errors="xmlcharrefreplace",  # halves of an emoji
         )
     if as_json:
         print(json.dumps(report, ensure_ascii=False))  # noqa: T201
@@ -1019,7 +1036,6 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     from langchain_bge_medical.confidence import CalibrationError
     from langchain_bge_medical.evaluation.compare import QueryFileError
-    from langchain_bge_medical.model_files import ModelNotFoundError
     from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
     from langchain_bge_medical.training.finetune import FinetuneError
     from langchain_bge_medical.vectorstores import IndexMismatchError
@@ -1036,10 +1052,9 @@ def main() -> None:
         FinetuneError,
         KnowledgeBaseError,
         IndexMismatchError,
-        ModelNotFoundError,
         QueryFileError,
         RemoteRerankerError,
-        FileNotFoundError,
+        OSError,  # no such file or model, a file where a folder should be, a full disk
     )
     try:
         app(standalone_mode=True)
@@ -1115,9 +1130,19 @@ def _remote(reranker: str) -> RemoteCrossEncoder | None:
     if not is_remote(reranker):
         return None
     try:
-        return remote_reranker(reranker, api_key=os.environ.get("BGE_MEDICAL_RERANKER_API_KEY"))
+        return remote_reranker(reranker, api_key=_key("BGE_MEDICAL_RERANKER_API_KEY"))
     except ValueError as error:
         raise UserError(f"--reranker: {error}") from None
+
+
+def _key(name: str) -> str | None:
+    """Return a key that is sent, if it is set."""
+    from langchain_bge_medical.remote_cross_encoders import sendable
+
+    key = os.environ.get(name) or None
+    if key is not None and not sendable(key):
+        raise UserError(f"{name}: a key is letters, digits and signs of ASCII, without blanks or line breaks")
+    return key
 
 
 def _identity(model: str, kind: Kind = "reranker") -> str:
@@ -1151,10 +1176,18 @@ def _compressor(
 
 
 def _chain(parts: Parts, llm: BaseChatModel | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
-    from langchain_bge_medical.answer_guard import names_of
-    from langchain_bge_medical.chains import build_answer_chain
+    from langchain_core.runnables import RunnableLambda
 
-    return build_answer_chain(
+    from langchain_bge_medical.answer_guard import names_of
+    from langchain_bge_medical.chains import LONGEST_QUERY, build_answer_chain
+
+    def checked(given: Any) -> Any:
+        length = len(given if isinstance(given, str) else given["query"])
+        if length > LONGEST_QUERY:
+            raise _TooLongError(f"the query has {length:,} characters; at most {LONGEST_QUERY:,} are taken")
+        return given
+
+    return RunnableLambda(checked) | build_answer_chain(
         parts.retriever,
         llm,
         lang=lang.value,
@@ -1344,7 +1377,7 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
         from langchain_openai import ChatOpenAI
     except ImportError:
         raise UserError("--llm openai:… needs: pip install 'langchain-bge-medical[llm]'") from None
-    key = os.environ.get("OPENAI_API_KEY")
+    key = _key("OPENAI_API_KEY")
     if key is None and base_url is None and "OPENAI_BASE_URL" not in os.environ:
         raise UserError(
             "--llm openai:… needs OPENAI_API_KEY in the environment, or --llm-base-url of a server that wants none"

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import random
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -57,6 +58,23 @@ class RemoteRerankerError(RuntimeError):
     """
 
 
+@dataclass(frozen=True)
+class _Served:
+    """What an endpoint said of itself."""
+
+    url: str
+    dialect: Dialect
+    model: str | None
+    revision: str | None
+    pairs_per_request: int
+
+    def goes_with(self, other: _Served) -> bool:
+        """Return whether the scores of both may stand in one ranking, as far as the two say."""
+        comparable = bool(self.revision) == bool(other.revision)
+        same = (self.revision or self.model) == (other.revision or other.model)
+        return (self.dialect == "cohere") == (other.dialect == "cohere") and (same or not comparable)
+
+
 @dataclass
 class _Endpoint:
     """One server, and how it has been doing."""
@@ -64,9 +82,7 @@ class _Endpoint:
     url: str
     dialect: Dialect
     asked: bool = False
-    model: str | None = None
-    revision: str | None = None
-    pairs_per_request: int = _PAIRS_PER_REQUEST
+    served: _Served | None = None
     failures: int = 0
     rests_until: float = 0.0
     under_way: int = 0
@@ -99,7 +115,9 @@ class RemoteCrossEncoder(BaseCrossEncoder):
     endpoint, and after all of them failed again after a wait: what `Retry-After` says, else doubling. One that
     is too large for the server (413, 422) is halved. Scores come back complete and in order, or not at all.
 
-    Endpoints have to serve the same model. Where they say which one it is, another one is refused.
+    Endpoints have to serve the same model. Where they say which one it is, another one is refused. When an endpoint
+    comes back with another one than before, as in an update, all have to serve that from then on, and a call during
+    which that happens is scored again: no call gets scores of two models.
 
     Dialects:
 
@@ -144,8 +162,11 @@ class RemoteCrossEncoder(BaseCrossEncoder):
                 that and until something goes well, calls try each endpoint once, without waiting.
 
         Raises:
-            ValueError: If a setting is out of its range, or a URL is not one of http or https.
+            ValueError: If a setting is out of its range, a URL is not one of http or https, or no request can carry
+                the key.
         """
+        import httpx
+
         given = [urls] if isinstance(urls, str) else list(urls)
         if dialect not in get_args(Dialect):
             raise ValueError(f"dialect must be one of {', '.join(get_args(Dialect))}, got {dialect!r}")
@@ -154,14 +175,22 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             raise ValueError("urls must be addresses like http://host:8000, at least one")
         if any(part.username or part.password for part in parts):
             raise ValueError("urls must not hold a user or a password, which would be shown; use api_key")
+        try:
+            for url, part in zip(given, parts, strict=True):
+                httpx.URL(url, port=part.port).raw_host.decode("ascii").encode("idna")
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError(f"urls must be addresses like http://host:8000: {error}") from None
         if pairs_per_request is not None and pairs_per_request < 1:
             raise ValueError(f"pairs_per_request must be at least 1, got {pairs_per_request}")
         if timeout_s <= 0 or max_tries < 1:
             raise ValueError(f"timeout_s and max_tries must be positive, got {timeout_s} and {max_tries}")
+        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        if key is not None and not sendable(key.get_secret_value()):
+            raise ValueError("api_key must be letters, digits and signs of ASCII, without blanks")
         self.urls = given
         self.dialect: Dialect = dialect
         self.model = model
-        self.api_key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self.api_key = key
         self.pairs_per_request = pairs_per_request
         self.timeout_s = timeout_s
         self.max_tries = max_tries
@@ -171,7 +200,7 @@ class RemoteCrossEncoder(BaseCrossEncoder):
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._endpoints = [_Endpoint(url.rstrip("/"), self.dialect) for url in self.urls]
-        self._agreed: _Endpoint | None = None
+        self._agreed: _Served | None = None
         self._turns = itertools.count()
         self._given_up = False
         self._unknown: OrderedDict[bytes, None] = OrderedDict()
@@ -274,25 +303,32 @@ class RemoteCrossEncoder(BaseCrossEncoder):
         pairs = list(dict.fromkeys(wanted))
         if not pairs:
             return []
-        known = self._known()
-        requests = _requests(pairs, self.pairs_per_request or known.pairs_per_request, known.dialect == "score")
-        at_once = min(len(requests), _REQUESTS_AT_ONCE * len(self._endpoints))
-        if at_once == 1:
-            answers = [self._answer(request) for request in requests]
+        for _ in range(1 + self.max_tries):
+            known = self._known()
+            requests = _requests(pairs, self.pairs_per_request or known.pairs_per_request, known.dialect == "score")
+            answers = self._answers(requests)
+            if self._agreed is known:  # else some of the scores may be of the model before
+                break
         else:
-            with ThreadPoolExecutor(at_once, thread_name_prefix="bge-remote") as pool:
-                futures = [pool.submit(self._answer, request) for request in requests]
-                try:
-                    answers = [future.result() for future in futures]
-                finally:
-                    for future in futures:
-                        future.cancel()
+            raise RemoteRerankerError("the servers went over to another model whenever they were asked")
         found = {
             pair: score
             for request, scores in zip(requests, answers, strict=True)
             for pair, score in zip(request, scores, strict=True)
         }
         return [found[pair] for pair in wanted]
+
+    def _answers(self, requests: list[list[Pair]]) -> list[list[tuple[float, tuple[str, ...]]]]:
+        at_once = min(len(requests), _REQUESTS_AT_ONCE * len(self._endpoints))
+        if at_once == 1:
+            return [self._answer(request) for request in requests]
+        with ThreadPoolExecutor(at_once, thread_name_prefix="bge-remote") as pool:
+            futures = [pool.submit(self._answer, request) for request in requests]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
 
     def _answer(self, pairs: list[Pair]) -> list[tuple[float, tuple[str, ...]]]:
         """Return a score per pair of a request; halve what is too large for the server."""
@@ -307,12 +343,17 @@ class RemoteCrossEncoder(BaseCrossEncoder):
 
     def _ask(self, endpoint: _Endpoint, pairs: list[Pair]) -> list[tuple[float, tuple[str, ...]]]:
         self._meet(endpoint)
-        ask = {"score": self._ask_score, "tei": self._ask_tei, "cohere": self._ask_cohere}[endpoint.dialect]
-        return ask(endpoint, pairs)
+        if endpoint.dialect == "score":
+            return self._ask_score(endpoint, pairs)
+        ask = self._ask_tei if endpoint.dialect == "tei" else self._ask_cohere
+        # Beside an endpoint that takes several queries in a request, this one may be given what was meant for that.
+        parts = _requests(pairs, len(pairs), mixed=False)
+        found = {pair: score for part in parts for pair, score in zip(part, ask(endpoint, part), strict=True)}
+        return [found[pair] for pair in pairs]
 
     def _ask_score(self, endpoint: _Endpoint, pairs: list[Pair]) -> list[tuple[float, tuple[str, ...]]]:
         body = {
-            "model": self.model or endpoint.model or "default",
+            "model": self.model or (endpoint.served and endpoint.served.model) or "default",
             "queries": [query for query, _ in pairs],
             "documents": [document for _, document in pairs],
             "use_activation": False,
@@ -324,6 +365,8 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             for (_, document), row in zip(pairs, ordered, strict=True):
                 if row.get("known") is False:
                     self._unknown[text_digest(document)] = None
+                else:
+                    self._unknown.pop(text_digest(document), None)
             while len(self._unknown) > _UNKNOWN_TEXTS:
                 self._unknown.popitem(last=False)
         return [(_number(row.get("score")), _cut(row)) for row in ordered]
@@ -352,8 +395,8 @@ class RemoteCrossEncoder(BaseCrossEncoder):
 
     # Endpoints
 
-    def _known(self) -> _Endpoint:
-        """Return an endpoint whose dialect and limits are known, asking one if need be."""
+    def _known(self) -> _Served:
+        """Return what the endpoints have to serve, asking one if need be."""
         if self._agreed is None:
             try:
                 self._tried(self._meet)
@@ -363,28 +406,35 @@ class RemoteCrossEncoder(BaseCrossEncoder):
         return self._agreed
 
     def _meet(self, endpoint: _Endpoint) -> None:
-        """Ask an endpoint what it is, at first and whenever it was gone, and compare that with what the others are."""
+        """Ask an endpoint what it is, at first and whenever it was gone, and compare that with what was agreed on."""
         if endpoint.asked:
             return
         info = {} if self.dialect == "cohere" or endpoint.url.endswith(("/rerank", "/score")) else self._info(endpoint)
         if endpoint.dialect == "auto":
             endpoint.dialect = _dialect_of(endpoint.url, info)
-        endpoint.model, endpoint.revision = _text(info.get("model_id")), _text(info.get("model_sha"))
         limit = info.get("max_client_batch_size")
-        if isinstance(limit, int) and limit > 0:
-            endpoint.pairs_per_request = min(limit, _PAIRS_PER_REQUEST)
+        most = min(limit, _PAIRS_PER_REQUEST) if isinstance(limit, int) and limit > 0 else _PAIRS_PER_REQUEST
+        names = _text(info.get("model_id")), _text(info.get("model_sha"))
+        served = _Served(endpoint.url, endpoint.dialect, *names, most)
         with self._lock:
-            first = self._agreed = self._agreed or endpoint
-        first_is, this_is = (first.revision or first.model), (endpoint.revision or endpoint.model)
-        comparable = bool(first.revision) == bool(endpoint.revision)
-        if (first.dialect == "cohere") != (endpoint.dialect == "cohere") or (comparable and first_is != this_is):
+            before, endpoint.served = endpoint.served, served
+            agreed = self._agreed
+            # One that had what was agreed on was updated. After giving up, nobody else may ever come back.
+            updated = before is not None and agreed is not None and before.goes_with(agreed)
+            if agreed is None or (not served.goes_with(agreed) and (updated or self._given_up)):
+                if agreed is not None:
+                    logger.warning("%s serves %s (%s) now, all have to", served.url, served.model, served.revision)
+                self._agreed = agreed = served
+                for other in self._endpoints:
+                    other.asked = False
+            endpoint.asked = served.goes_with(agreed)
+        if not endpoint.asked:
             what = (
-                f"serves {endpoint.model} ({endpoint.revision}, {endpoint.dialect}) where {first.url} serves "
-                f"{first.model} ({first.revision}, {first.dialect}); their scores do not go together"
+                f"serves {served.model} ({served.revision}, {served.dialect}) where {agreed.url} serves "
+                f"{agreed.model} ({agreed.revision}, {agreed.dialect}); their scores do not go together"
             )
             logger.warning("%s %s", endpoint.url, what)
             raise _Passing(what)
-        endpoint.asked = True
 
     def _info(self, endpoint: _Endpoint) -> dict[str, Any]:
         try:
@@ -470,7 +520,7 @@ class RemoteCrossEncoder(BaseCrossEncoder):
                 response = self._http().post(
                     url, content=json.dumps(body, ensure_ascii=False).encode(), headers=headers
                 )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Passing(type(error).__name__) from None
         if response.status_code == 200:
             try:
@@ -504,6 +554,11 @@ def _dialect_of(url: str, info: dict[str, Any]) -> Dialect:
 def is_remote(reranker: str) -> bool:
     """Return whether the name of a reranker is the address of a server."""
     return reranker.startswith(("http://", "https://"))
+
+
+def sendable(key: str) -> bool:
+    """Return whether a request can carry a key: letters, digits and signs of ASCII, without blanks."""
+    return re.fullmatch("[!-~]+", key) is not None
 
 
 def remote_reranker(addresses: str, *, api_key: str | None = None) -> RemoteCrossEncoder:

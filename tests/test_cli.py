@@ -231,6 +231,8 @@ def test_chat_adds_what_is_said_next_to_the_picture() -> None:
         (("ask", "头痛", "--llm", "openai:gpt-4o-mini"), "OPENAI_API_KEY"),
         (("ask", "  "), "the query is blank"),
         (("evaluate", "--queries", "/no/such/file"), "/no/such/file"),
+        (("evaluate", "--queries", "/"), "Is a directory: '/'"),
+        (("ask", "头痛", "--index", "/dev/null"), "Not a directory: '/dev/null'"),
         (("ask", "头痛", "--top-n", "0"), "--top-n"),
         (("index",), "--index FOLDER"),
         (("calibrate", "--queries", "/no/such/file"), "--out FILE"),

@@ -125,6 +125,35 @@ def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(r
     assert (done.exit_code, "还没有依据。" in done.stdout) == (0, True)
 
 
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(run: Run, tmp_path: Path) -> None:
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"query": "头痛", "relevant": ["偏头痛"]}', "utf-8")
+    for page in (tmp_path, tmp_path / "none" / "page.html"):
+        said = refused(run("evaluate", "--queries", queries, "--html", page, "--kb", "/no/such/file"))
+        assert said == f"--html is a file in a folder that is there, got {page}"
+
+
+def test_a_half_of_an_emoji_in_a_query_file_does_not_keep_the_page_from_being_written(
+    run: Run, kb: Path, tmp_path: Path
+) -> None:
+    queries, page = tmp_path / "q.jsonl", tmp_path / "page.html"
+    queries.write_text(json.dumps({"query": "头痛", "relevant": ["偏头痛"], "tags": ["short\ud83d"]}), "utf-8")
+    done = run("evaluate", "--queries", queries, "--html", page, "--kb", kb)
+    assert done.exit_code == 0, done.exception
+    assert "<td>short&#55357;</td>" in page.read_text("utf-8")
+
+
+def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run: Run, kb: Path) -> None:
+    said = refused(run("ask", "头痛" * 4_001, "--kb", kb))
+    assert said == "the query has 8,002 characters; at most 8,000 are taken"
+    lines = ["头痛" * 4_001, "头痛," * 2_600, "还发热" * 100, "怕光", "/sources"]
+    done = run("chat", "--kb", kb, typed="\n".join(lines))
+    assert done.exit_code == 0, done.exception
+    answers = done.stdout.split("您> ")[1:]
+    assert ["太长了" in answer for answer in answers] == [True, False, True, False, False, False]
+    assert "偏头痛" in answers[-2]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # inside the databases' clients
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -141,6 +170,22 @@ def test_what_no_disease_fits_is_said_in_one_line_and_chat_ends_with_the_input(r
 )
 def test_an_option_that_makes_no_sense_is_named(run: Run, kb: Path, arguments: tuple[str, ...], says: str) -> None:
     assert says in refused(run("ask", "头痛", "--kb", kb, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("BGE_MEDICAL_RERANKER_API_KEY", ("--reranker", "http://127.0.0.1:9")),
+        ("OPENAI_API_KEY", ("--llm", "openai:m", "--llm-base-url", "http://127.0.0.1:9/v1")),
+    ],
+)
+@pytest.mark.parametrize("key", ["密钥", "key\n"])
+def test_a_key_that_no_request_can_carry_is_refused_by_its_name_and_not_shown(
+    run: Run, kb: Path, name: str, arguments: tuple[str, ...], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, key)
+    said = refused(run("ask", "头痛", "--kb", kb, *arguments))
+    assert said == f"{name}: a key is letters, digits and signs of ASCII, without blanks or line breaks"
 
 
 @pytest.mark.parametrize(

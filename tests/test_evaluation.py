@@ -446,6 +446,22 @@ def test_the_models_own_order_is_that_of_its_logits_whatever_was_added_to_them()
     assert names_of(by_logit(lambda query: documents))("q") == ["c", "b", "a"]
 
 
+def test_the_page_of_queries_that_are_all_right_has_its_points_at_the_ends_of_the_axes() -> None:
+    found = comparison_of([{"query": "q", "relevant": ["流感"]}], hybrid={"q": ["流感"]}, blend={"q": ["流感", "感冒"]})
+    report = {
+        "n": 1,
+        "stages": found.table(),
+        "intervals": found.intervals(),
+        "guard": no_rerank_guard(found, "hybrid", ["blend"]),
+        "pairwise": found.pairwise(),
+    }
+    root = ElementTree.fromstring(re.sub(r"<!doctype html>|<meta[^>]*>", "", html_report(report, found, words={})))
+    dots, curves = root.findall(".//circle"), root.findall(".//polyline")
+    assert {dot.attrib["cx"] for dot in dots} == {"880.0"}  # 20 before the edge
+    assert {point.split(",")[1] for curve in curves for point in curve.attrib["points"].split()} == {"10.0"}
+    assert (len(dots), len(curves)) == (8, 2)
+
+
 def test_the_page_escapes_what_it_shows_and_holds_the_words_of_queries_that_got_worse_only() -> None:
     words = {1: "<script>alert(1)</script>", 2: "kept to itself"}
     found = comparison_of(

@@ -9,13 +9,16 @@ import json
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -33,14 +36,15 @@ from langchain_bge_medical.distributed.ray_data import (
     JobFailedError,
     JobMismatchError,
     Progress,
+    SourceError,
     embed_documents,
     rerank_file,
 )
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.serving.scheduler import NotReady, Overloaded
 from langchain_bge_medical.vectorstores import identity
-from tests.conftest import HashEmbeddings, record_documents
-from tests.serving_kit import SharedCharacters
+from tests.conftest import RECORDS, HashEmbeddings, record_documents
+from tests.serving_kit import SharedCharacters, running
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray Serve's own, at its import
@@ -106,9 +110,32 @@ def test_reading_from_the_place_of_any_row_gives_that_row_and_those_behind_it(na
 def test_a_line_that_is_no_object_is_named_by_its_place_and_not_quoted(line: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"query": "a", "documents": []}\n' + line + "\n", "utf-8")
-    with pytest.raises(ValueError, match="starts at byte 32 is no JSON object") as raised:
+    with pytest.raises(SourceError, match="starts at byte 32 is no JSON object") as raised:
         rerank_file(file, tmp_path / "out", compressor)
     assert "CANARY" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rows.jsonl", "is no JSON object in a line"),
+        ("rows.jsonl.gz", "is no gzip file, or a damaged one"),
+        ("rows.parquet", "is no Parquet file, or a damaged one"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused_and_its_folder_takes_the_repaired_one(
+    name: str, says: str, tmp_path: Path, without_ray: None
+) -> None:
+    source, folder = written(tmp_path, name), tmp_path / "out"
+    whole = source.read_bytes()
+    for bad in (b"CANARY", whole[:-9], whole[:40] + b"\0CANARY" + whole[47:]):
+        source.write_bytes(bad)
+        with pytest.raises(SourceError, match=says) as raised:
+            rerank_file(source, folder, compressor)
+        assert "CANARY" not in str(raised.value)
+        assert str(source) in str(raised.value)
+    source.write_bytes(whole)
+    assert len(rerank_file(source, folder, compressor).read_bytes().splitlines()) == len(ROWS)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
@@ -173,6 +200,16 @@ def test_other_columns_are_kept_and_what_json_does_not_know_is_written_as_text(
     assert {**json.loads(found), "results": None} == {
         "query": "头痛", "at": "2026-11-27T08:30:00", "raw": "b'x'", "results": None
     }  # fmt: skip
+
+
+def test_halves_of_emoji_are_replaced_wherever_they_stand_in_a_row(tmp_path: Path, without_ray: None) -> None:
+    source = tmp_path / "rows.jsonl"
+    kept = {"note\ud83d": ["\ud83d", "\ud83d\ude00"]}
+    row: dict[str, Any] = {"query": "头痛\ud83d", "documents": ["偏头痛\ude00"], **kept}
+    source.write_text(json.dumps(row), "utf-8")
+    [found] = rerank_file(source, tmp_path / "out", compressor).read_text("utf-8").splitlines()
+    expected = compressor().rerank(row["query"], row["documents"])
+    assert json.loads(found) == {"query": "头痛\ufffd", "note\ufffd": ["\ufffd", "\U0001f600"], "results": expected}
 
 
 def test_embedded_documents_have_their_vectors_from_the_job_and_others_from_the_model(
@@ -300,6 +337,43 @@ def test_the_application_for_yaml_takes_the_settings_by_name_and_refuses_others(
         cli.ray_application({"replicas": {"least": 3, "most": 2}})
 
 
+def test_a_replica_sends_no_patients_words_to_langsmith_whatever_its_environment_says(
+    tmp_path: Path, tiny_reranker_of_512: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from langchain_core.tracers.langchain import wait_for_all_tracers
+    from langsmith.utils import get_env_var
+
+    kb, received = tmp_path / "kb.jsonl", list[bytes]()
+    kb.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS), "utf-8")
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["content-length"] or 0)))
+            self.send_response(202)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(ray_serve, "application", lambda build, probe, replicas: build)
+        build: Any = cli.ray_application({"kb": str(kb), "reranker": str(tiny_reranker_of_512)})
+        monkeypatch.setenv("LANGSMITH_TRACING", "true")
+        monkeypatch.setenv("LANGSMITH_API_KEY", "key")
+        monkeypatch.setenv("LANGSMITH_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        get_env_var.cache_clear()
+        try:
+            with running(build()) as url:
+                assert httpx.post(f"{url}/ask", json={"query": "发热,咳嗽"}, timeout=30).status_code == 200
+            wait_for_all_tracers()
+        finally:
+            collector.shutdown()
+            get_env_var.cache_clear()
+    assert received == []
+    assert "LANGSMITH_TRACING is ignored" in capsys.readouterr().err
+
+
 class Serve:
     """In Ray Serve's place: notes where it was started, and fails as a replica would that finds no model."""
 
@@ -386,6 +460,9 @@ def test_mistakes_about_ray_are_named(served: Serve, tmp_path: Path, monkeypatch
         assert "--replicas is a number, or the least and the most" in refused("serve", "--ray", "--replicas", wrong)
     served.message = "ValueError: no GPU"
     assert refused("serve", "--ray") == "ValueError: no GPU"
+    bad = tmp_path / "rows.jsonl.gz"
+    bad.write_bytes(b"no gzip")
+    assert f"{bad}: is no gzip file" in refused("rerank", "--input", str(bad), "--out", str(tmp_path / "out"))
     source = str(written(tmp_path, "rows.jsonl"))
     assert "there is no such file" in refused("rerank", "--input", source + "l", "--out", str(tmp_path / "out"))
     monkeypatch.setattr(ray_serve, "connect", no_cluster)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from pydantic import SecretStr
 
 from langchain_bge_medical import BGERerankerCompressor, RemoteCrossEncoder, RemoteRerankerError
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, sigmoid
@@ -36,6 +37,7 @@ class FakeServer:
 
     def __init__(self, *, limit: int = 32, revision: str | None = "abc", has_info: bool = True) -> None:
         self.limit, self.revision, self.has_info = limit, revision, has_info
+        self.added = 0.0  # to each score: another model
         self.posts: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.fault: Callable[[int], Any] = lambda number: None
@@ -53,7 +55,7 @@ class FakeServer:
         texts = body["texts"] if path == "/rerank" else body["documents"]
         if len(texts) > self.limit:
             return 422, {}, {"error": f"batch size {len(texts)}: {texts}", "error_type": "Validation"}
-        scores = [shared(body["query"], text) for text in texts]
+        scores = [shared(body["query"], text) + self.added for text in texts]
         order = sorted(range(len(texts)), key=lambda i: -scores[i])
         if path == "/rerank":
             return 200, {}, [{"index": i, "score": scores[i]} for i in order]
@@ -64,6 +66,15 @@ class FakeServer:
             return 404, {}, {}
         info = {"model_id": "m", "model_sha": self.revision, "max_client_batch_size": self.limit}
         return 200, {}, {**info, "model_type": {"reranker": {}}}
+
+    def restart(self, revision: str, added: float) -> None:
+        """Answer the next request with 503, and have another model from then on."""
+
+        def fault(_: int) -> tuple[int, dict[str, str], Any]:
+            self.revision, self.added, self.fault = revision, added, lambda _: None
+            return 503, {"retry-after-ms": "1"}, {}
+
+        self.fault = fault
 
 
 @contextlib.contextmanager
@@ -149,16 +160,21 @@ def test_a_model_that_does_not_know_a_text_is_fused_with_recall_through_the_serv
     pytest.importorskip("fastapi", reason="needs the extra `serve`")
     from tests.serving_kit import SharedCharacters, make_app, running
 
-    class KnowsPneumonia(SharedCharacters):
-        def knows(self, document: str) -> bool:
-            return "肺炎" in document
+    learnt = {"肺炎"}
 
-    with running(make_app(KnowsPneumonia())) as url, remote(url) as encoder:
+    class KnowsWhatItLearnt(SharedCharacters):
+        def knows(self, document: str) -> bool:
+            return document in learnt
+
+    with running(make_app(KnowsWhatItLearnt())) as url, remote(url) as encoder:
         compressor = BGERerankerCompressor(cross_encoder=encoder)
         known = compressor.compress_documents([Document(page_content="肺炎")], "肺")
         unknown = compressor.compress_documents([Document(page_content="感冒")], "肺")
+        learnt.add("感冒")
+        by_now = compressor.compress_documents([Document(page_content="感冒")], "肺")
     assert "rerank_fused" not in known[0].metadata
     assert unknown[0].metadata["rerank_fused"] is True
+    assert "rerank_fused" not in by_now[0].metadata
 
 
 def test_tei_is_recognised_and_gets_no_more_texts_than_it_takes_one_query_at_a_time() -> None:
@@ -193,10 +209,11 @@ def test_a_server_without_info_is_spoken_to_as_cohere_and_its_scores_are_taken_a
         (503, {"retry-after-ms": "50"}, {}),
         "hang",
         (200, {}, b"<html>"),
+        (200, {"content-encoding": "gzip"}, b"[]"),
         (200, {}, [{"index": 0, "score": 1.0}, {"index": 0, "score": 1.0}]),
         (200, {}, [{"index": i, "score": float("nan")} for i in range(5)]),
     ],
-    ids=["429", "500", "424", "503", "time-out", "no JSON", "one index twice", "NaN"],
+    ids=["429", "500", "424", "503", "time-out", "no JSON", "no gzip", "one index twice", "NaN"],
 )
 def test_no_pair_is_lost_or_swapped_whatever_passes_in_between(fault: Any) -> None:
     server = FakeServer(limit=5)
@@ -255,6 +272,62 @@ def test_another_model_at_one_of_the_endpoints_is_not_mixed_in(caplog: pytest.Lo
     assert "serves m (other, tei)" in caplog.text
 
 
+def test_a_server_that_takes_one_query_a_request_goes_with_one_that_takes_several() -> None:
+    class Ours(FakeServer):
+        def info(self) -> tuple[int, dict[str, str], Any]:
+            return 200, {}, {**super().info()[2], "bundled": False}
+
+        def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+            self.posts.append(body)
+            scores = map(shared, body["queries"], body["documents"])
+            return 200, {}, {"data": [{"index": i, "score": score} for i, score in enumerate(scores)]}
+
+    several, one_query = Ours(limit=5), FakeServer(limit=5)
+    with serving(several) as one, serving(one_query) as other, remote(one, other) as encoder:
+        assert encoder.logits(PAIRS) == EXPECTED
+        assert encoder.logits(PAIRS) == EXPECTED
+    assert several.posts
+    assert one_query.posts
+
+
+def test_while_servers_are_updated_no_call_gets_scores_of_two_models(caplog: pytest.LogCaptureFixture) -> None:
+    def added() -> float:
+        [same] = {round(logit - old, 6) for logit, old in zip(encoder.logits(PAIRS), EXPECTED, strict=True)}
+        return same
+
+    first, second = FakeServer(limit=1), FakeServer(limit=1)
+    with serving(first) as one, serving(second) as other, remote(one, other) as encoder:
+        assert added() == 0
+        assert first.posts
+        assert second.posts
+        first.restart("new", 100.0)
+        end = time.monotonic() + 20
+        while encoder.revision != "new" and time.monotonic() < end:
+            assert added() in (0, 100)
+        asked = len(second.posts)
+        assert added() == 100
+        assert len(second.posts) == asked
+        second.revision, second.added = "new", 100.0
+        while len(second.posts) == asked and time.monotonic() < end:
+            assert added() == 100
+        assert len(second.posts) > asked
+    assert "serves m (new) now" in caplog.text
+
+
+def test_after_giving_up_whichever_server_is_back_first_says_what_the_model_is() -> None:
+    first, second = FakeServer(), FakeServer()
+    with serving(first) as one, serving(second) as other, remote(one, other, max_tries=2) as encoder:
+        first.restart("new", 100.0)
+        second.fault = lambda number: (503, {"retry-after-ms": "200"}, {}) if number == 0 else None
+        assert encoder.logits(PAIRS[:1]) == [EXPECTED[0] + 100]
+        encoder.max_tries = 1
+        first.fault = lambda number: (503, {"retry-after": "60"}, {})
+        with pytest.raises(RemoteRerankerError, match=r"serves m \(abc, tei\) where http.* serves m \(new, tei\)"):
+            encoder.logits(PAIRS[:1])
+        time.sleep(0.6)  # as long as the second is left alone, at most
+        assert encoder.logits(PAIRS) == EXPECTED
+
+
 def test_after_giving_up_calls_fail_at_once_until_something_goes_well() -> None:
     server = FakeServer()
     with serving(server) as url, remote(url, max_tries=3) as encoder:
@@ -305,7 +378,13 @@ def test_it_pickles_as_its_settings() -> None:
         ({"urls": []}, "at least one"),
         ({"urls": "gpu1:8000"}, "http://host:8000"),
         ({"urls": "http://me:pw@gpu1"}, "use api_key"),
+        ({"urls": ["http://gpu1", "http://gpu2:abc"]}, "http://host:8000: .*'abc'"),
+        ({"urls": "http://gpu1:80000"}, "http://host:8000: .*out of range"),
+        ({"urls": "http://gpu1\n"}, "http://host:8000: .*non-printable"),
+        ({"urls": "http://gpu..1"}, "http://host:8000: .*label empty"),
         ({"urls": "http://gpu1", "dialect": "grpc"}, "dialect must be one of auto, score, tei, cohere"),
+        ({"urls": "http://gpu1", "api_key": "密钥"}, "api_key must be letters, digits and signs of ASCII"),
+        ({"urls": "http://gpu1", "api_key": SecretStr("key\n")}, "api_key must be letters, digits and signs of ASCII"),
         ({"urls": "http://gpu1", "timeout_s": 0}, "must be positive"),
         ({"urls": "http://gpu1", "pairs_per_request": 0}, "at least 1"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,10 @@ _MANIFEST = "job.json"
 
 class JobMismatchError(ValueError):
     """A folder that holds the parts of another job."""
+
+
+class SourceError(ValueError):
+    """A file that does not hold what its name or its other rows say; the message names it and holds nothing of it."""
 
 
 class JobFailedError(RuntimeError):
@@ -87,6 +92,7 @@ def rerank_file(
 
     Raises:
         JobMismatchError: If the folder belongs to another file or other settings.
+        SourceError: If the file is not what its name says, or a line no JSON object; names the place. Nothing is begun.
         JobFailedError: If a row has no query or documents (names its number), or the model fails.
     """
     file, parts_in = Path(source), Path(folder)
@@ -120,7 +126,9 @@ def rerank_file(
             if not all(isinstance(text, str) for text in documents):
                 raise _BadRowError(f"row {number}: documents must be texts")
             results = self._compressor.rerank(query, documents)
-            return json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
+            line = json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
+            # A half of an emoji, which JSON can hold and no file of text, becomes U+FFFD, as the model has read it.
+            return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     for rows in _mapped(missing, Scorer, actors=actors, cpus=cpus, gpus=gpus):
         told.part(rows)
@@ -295,15 +303,16 @@ def _mapped(parts: Sequence[int], worker: type, *, actors: int, cpus: int, gpus:
 
 def _begin(source: Path, folder: Path, settings: str, rows_per_part: int) -> list[int]:
     """Return where each part starts in the file, after looking that the folder is this job's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    job = {"source": file_sha256(source), "settings": settings, "rows_per_part": rows_per_part}
+    job = json.dumps({"source": file_sha256(source), "settings": settings, "rows_per_part": rows_per_part})
     manifest = folder / _MANIFEST
-    if manifest.exists():
-        if json.loads(manifest.read_text("utf-8")) != job:
-            raise JobMismatchError(f"{folder}: was begun with another file or other settings; take another folder")
-    else:
-        _write(manifest, [json.dumps(job)])
-    return [start for i, (start, _) in enumerate(_placed(source)) if i % rows_per_part == 0]
+    begun = manifest.exists()
+    if begun and manifest.read_text("utf-8", errors="replace").strip() != job:
+        raise JobMismatchError(f"{folder}: was begun with another file or other settings; take another folder")
+    starts = [start for i, (start, _) in enumerate(_placed(source)) if i % rows_per_part == 0]
+    if not begun:  # only now that the file could be read: one that is repaired is another file
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(manifest, [job])
+    return starts
 
 
 def _placed(source: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -314,35 +323,43 @@ def _placed(source: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]
     if source.suffix == ".parquet":
         yield from _placed_in_parquet(source, start)
         return
-    # In a gzipped file, getting to a place means reading what is before it.
-    with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as stream:
-        stream.seek(start)
-        place = start
-        for line in stream:
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if not isinstance(row, dict):
-                    raise ValueError(f"{source}: what starts at byte {place} is no JSON object in a line")
-                yield place, row
-            place += len(line)
+    try:
+        # In a gzipped file, getting to a place means reading what is before it.
+        with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as stream:
+            stream.seek(start)
+            place = start
+            for line in stream:
+                if line.strip():
+                    try:
+                        row = json.loads(line)
+                    except (ValueError, RecursionError):
+                        row = None
+                    if not isinstance(row, dict):
+                        raise SourceError(f"{source}: what starts at byte {place} is no JSON object in a line")
+                    yield place, row
+                place += len(line)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise SourceError(f"{source}: is no gzip file, or a damaged one") from None
 
 
 def _placed_in_parquet(source: Path, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(source) as file:
-        place = 0
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            if place + size > start:
-                rows = (row for batch in file.iter_batches(1_024, row_groups=[group]) for row in batch.to_pylist())
-                for number, row in enumerate(rows, start=place):
-                    if number >= start:
-                        yield number, row
-            place += size
+    try:
+        with pyarrow.parquet.ParquetFile(source) as file:
+            place = 0
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                if place + size > start:
+                    rows = (row for batch in file.iter_batches(1_024, row_groups=[group]) for row in batch.to_pylist())
+                    for number, row in enumerate(rows, start=place):
+                        if number >= start:
+                            yield number, row
+                place += size
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not one of many that Arrow has
+            raise
+        raise SourceError(f"{source}: is no Parquet file, or a damaged one") from None
 
 
 def _rows(source: Path) -> Iterator[dict[str, Any]]:

@@ -209,11 +209,16 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>'
 
 
+def _axis_start(values: Iterable[float]) -> float:
+    """Return the tenth below all values; an axis ends at 1 and has some length where all of them are 1."""
+    return min(0.9, int(min(values) * 10) / 10)
+
+
 def _intervals_plot(report: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     """A dot and whiskers for each stage, one panel for each metric, on one scale."""
     left, row, panel_gap, width = 150, 18, 26, 900
     lows = [ends[0] for by in report["intervals"].values() for metric in _PLOTTED if (ends := by[metric])]
-    lowest = max(0.0, int(min(lows) * 10) / 10)
+    lowest = _axis_start(lows)
 
     def x(value: float) -> float:
         return left + (value - lowest) / (1 - lowest) * (width - left - 20)
@@ -248,7 +253,7 @@ def _curve_plot(comparison: Comparison, colours: Mapping[str, str]) -> str:
         stage: [sum(rank is not None and rank <= k for rank in ranks) / len(ranks) for k in range(1, _CURVE_TO + 1)]
         for stage, ranks in hits.items()
     }
-    lowest = max(0.0, int(min(min(curve) for curve in shares.values()) * 10) / 10)
+    lowest = _axis_start(share for curve in shares.values() for share in curve)
 
     def x(k: int) -> float:
         return left + (k - 1) / (_CURVE_TO - 1) * (width - left - 160)
