@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ _INVISIBLE = re.compile(
     "|[\x00-\x08\x0b\x0c\x0e-\x1f]"
 )
 # Between Chinese characters anything but a stop may be there to hide a word: 白 血 病, 白-血-病, 白|血|病.
-_HIDING = re.compile(r"(?<=[\u3400-\u9fff])[\s\-_*·.|/\\~`^+=#'\"“”‘’<>〈〉()（）【】\[\]]+(?=[\u3400-\u9fff])")
+_HIDING = re.compile(r"(?<=[\u3400-\u9fff])[\s\-‐-–_*·.|/\\~`^+=#'\"“”‘’<>〈〉()（）【】\[\]]+(?=[\u3400-\u9fff])")
 _LETTERED = re.compile(r"\b(?:[a-z][\s.\-_*]){3,}[a-z]\b")  # l e u k e m i a
 
 
@@ -46,6 +47,19 @@ def _bare(text: str) -> str:
     plain = _HIDING.sub("", plain)
     plain = _BETWEEN_SCRIPTS.sub(" ", plain)
     return _LETTERED.sub(lambda match: re.sub(r"[\s.\-_*]", "", match.group()), plain)
+
+
+_MARKS = re.compile(r"['’‘ʼ′`]s?\b|['’‘ʼ′`]|\s?[\u0300-\u036f]")
+_APART = re.compile(r"[\s\-‐-―−_*/·]+|(?<=\d)(?=[\u3400-\u9fff])|(?<=[\u3400-\u9fff])(?=\d)")
+
+
+def _spelled(bare: str) -> str:
+    """Return a bare text in which names have one spelling: Crohn's or Crohn’s, pre-eclampsia or _pre‑eclampsia_."""
+    return _APART.sub(" ", _MARKS.sub("", unicodedata.normalize("NFKD", bare)))
+
+
+def _as_name(text: str) -> str:
+    return _spelled(_bare(text)).strip()
 
 
 def _found(pattern: re.Pattern[str], bare: str) -> bool:
@@ -419,27 +433,28 @@ class OtherDiseases:
         Args:
             documents: Their names and aliases are allowed.
             names: All disease names and aliases that are known.
-            lexicon: Its terms and forms are symptoms, not diseases.
+            lexicon: Its terms are symptoms, not diseases.
         """
-        self._allowed = frozenset(_bare(name) for document in documents for name in names_of(document))
-        self._names = _all_names(tuple(names), self._allowed, lexicon)
+        allowed = frozenset(_as_name(name) for document in documents for name in names_of(document))
+        self._names, self._own = _all_names(tuple(names), allowed, lexicon), _alternation(allowed)
 
     def __call__(self, text: str) -> str | None:
         """Return the name of another disease in `text`, or `None`."""
         if self._names is None:
             return None
         # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
-        found = (match.group() for match in self._names.finditer(_bare(text)))
+        found = (match.group() for match in self._names.finditer(_spelled(_bare(text))))
         return next((name for name in found if not self._allows(name)), None)
 
     def masked(self, plain: str) -> str:
         """Return a bare text with what may be named struck out."""
         if self._names is None:
             return plain
-        return self._names.sub(lambda m: "□" * len(m.group()) if self._allows(m.group()) else m.group(), plain)
+        spelled = _spelled(plain)
+        return self._names.sub(lambda m: "□" * len(m.group()) if self._allows(m.group()) else m.group(), spelled)
 
     def _allows(self, name: str) -> bool:
-        return name in self._allowed or any(name in (f"{own}s", f"{own}es") for own in self._allowed)
+        return self._own is not None and self._own.fullmatch(name) is not None
 
 
 class AnswerGuard:
@@ -460,7 +475,7 @@ class AnswerGuard:
         Args:
             documents: What was retrieved, in the order of their numbers.
             names: All disease names and aliases there are; those of `documents` are allowed.
-            lexicon: Its terms and forms are symptoms, not diseases.
+            lexicon: Its terms are symptoms, not diseases; so is what patients call them where patient or records do.
             quotes: Words of the patient that may be repeated, besides.
             secret: What may not be repeated at any length, such as the prompt.
             lang: Language of the answer.
@@ -468,13 +483,14 @@ class AnswerGuard:
         self._count = len(documents)
         self._lang = lang
         self._others = OtherDiseases(documents, names, lexicon)
-        self._symptoms = _symptom_words(lexicon)
+        self._symptoms, self._sayings = _symptom_words(lexicon), _sayings(lexicon)
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
         said = _bare("\n".join(quotes))
-        self._pairs = _pairs(self._records) | _pairs(said) | _pairs(_PHRASES) | _term_pairs(lexicon)
-        self._vocabulary = _WORDS | _latin_words(self._records) | _latin_words(said)
+        self._read = f"{self._records}\n{said}"
+        self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
+        self._vocabulary = _WORDS | _latin_words(self._read)
         self._secrets = set(_shingles(_bare(secret)))
         self._tail = ""
         self._said_something = False
@@ -486,8 +502,9 @@ class AnswerGuard:
         Args:
             sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
         """
-        before, self._tail = self._tail, sentence[-24:]
-        own, plain = _bare(sentence), _bare(before + sentence)
+        own, plain = _bare(sentence), _bare(self._tail + sentence)
+        # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
+        self._tail = self._others.masked(plain)[-24:]
         if not own.strip():
             return None
         if self._others(own) or self._others(_joined(plain)):
@@ -519,13 +536,17 @@ class AnswerGuard:
         left = _EVERYDAY.sub(lambda match: "□" * len(match.group()), left)
         for match in _DISEASE_LIKE.finditer(left):
             word = match.group()
-            if word in self._symptoms or any(tail in self._symptoms for tail in _tails(word)):
+            if any(self._is_symptom(way) for way in (word, *_tails(word))):
                 continue
             # A general word that a record of the retrieved diseases says may be said again: 颅内感染.
             if _GENERAL.search(word) and (word[-3:] if not word.isascii() else word) in self._records:
                 continue
             return True
         return False
+
+    def _is_symptom(self, word: str) -> bool:
+        # Some of the patients' sayings are names of diseases: 缠腰疮. Those may only be repeated.
+        return word in self._symptoms or (word in self._sayings and word in self._read)
 
     def _grounded(self, plain: str) -> bool:
         words = _latin_words(plain)
@@ -615,9 +636,12 @@ def bundled_names() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _symptom_words(lexicon: SymptomLexicon) -> frozenset[str]:
-    return frozenset(
-        plain_form(form)[0] for entry in lexicon.entries.values() for form in (entry.term, *entry.colloquial, *entry.en)
-    )
+    return frozenset(plain_form(form)[0] for entry in lexicon.entries.values() for form in (entry.term, *entry.en))
+
+
+@functools.lru_cache(maxsize=4)
+def _sayings(lexicon: SymptomLexicon) -> frozenset[str]:
+    return frozenset(plain_form(form)[0] for entry in lexicon.entries.values() for form in entry.colloquial)
 
 
 @functools.lru_cache(maxsize=4)
@@ -633,21 +657,23 @@ def _all_names(names: tuple[str, ...], allowed: frozenset[str], lexicon: Symptom
 
 @functools.lru_cache(maxsize=4)
 def _known_names(names: tuple[str, ...], lexicon: SymptomLexicon) -> frozenset[str]:
-    terms = {_bare(term) for term in lexicon.entries}
-    return frozenset(bare for name in names if (bare := _bare(name)) and bare not in terms)
+    terms = {_as_name(term) for term in lexicon.entries}
+    return frozenset(plain for name in names if (plain := _as_name(name)) and plain not in terms)
 
 
 @functools.lru_cache(maxsize=64)
 def _alternation(names: frozenset[str]) -> re.Pattern[str] | None:
     parts = []
     for name in sorted(filter(None, names), key=len, reverse=True):
-        parts.append(rf"\b{re.escape(name)}(?:s|es)?\b" if name.isascii() else re.escape(name))
+        words = map(re.escape, name.split())
+        # Crohn disease, Crohns disease; preeclampsia, pre eclampsia.
+        parts.append(rf"\b{'s? ?'.join(words)}(?:s|es)?\b" if name.isascii() else " ?".join(words))
     return re.compile("|".join(parts)) if parts else None
 
 
 def _joined(plain: str) -> str:
     """Return the text without blanks and stops between Chinese characters, so that a name cannot be cut by one."""
-    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9]+(?=[\u3400-\u9fff])", "", plain)
+    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])", "", plain)
 
 
 def _tails(word: str) -> list[str]:

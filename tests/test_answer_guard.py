@@ -14,6 +14,7 @@ from langchain_core.retrievers import BaseRetriever
 
 from langchain_bge_medical.answer_guard import (
     AnswerGuard,
+    OtherDiseases,
     bundled_names,
     fit_sentences,
     holds_instruction,
@@ -383,6 +384,53 @@ def test_no_disease_of_the_knowledge_base_that_was_not_retrieved_may_be_named(na
 def test_every_disease_of_the_knowledge_base_may_be_named_where_it_was_retrieved(name: str) -> None:
     for said in names_of(KB[name]):
         assert AnswerGuard([KB[name]], bundled_names(), LEXICON).violation(f"最可能相关的疾病是{said}[1]。") is None
+
+
+SPELLINGS = {
+    "as it is": lambda name: name,
+    "’": lambda name: name.replace("'", "’"),
+    "no apostrophe": lambda name: name.replace("'", ""),
+    "no possessive": lambda name: name.replace("'s", ""),
+    "two blanks": lambda name: name.replace(" ", "  "),
+    "hyphens for blanks": lambda name: name.replace(" ", "-"),
+    "blanks for hyphens": lambda name: name.replace("-", " "),
+    "no hyphens": lambda name: name.replace("-", ""),
+    "‑": lambda name: name.replace("-", "\u2011"),
+    "–": lambda name: name.replace("-", "–"),
+    "underlined": lambda name: f"_{name}_",
+    "bold words": lambda name: " ".join(f"**{word}**" for word in name.split(" ")),
+    "no accents": lambda name: name.translate(str.maketrans("éöç", "eoc")),
+    "plural": lambda name: f"{name}s",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_disease_is_the_same_in_every_spelling_whether_it_was_retrieved_or_not(spelling: str) -> None:
+    others = OtherDiseases(documents(), bundled_names(), LEXICON)
+    foreign = [name for name in bundled_names() if re.search("[a-z]", name) and re.search("[-' éöç]", name)]
+    own = {name for disease in SHOWN for name in names_of(KB[disease])}
+    assert len(foreign) > 400
+    for name in foreign:
+        said = f"It could be {SPELLINGS[spelling](name)} [1]."
+        assert (others(said) is None) is (name in own), said
+
+
+def test_the_end_of_a_name_that_may_be_said_is_not_taken_for_another_in_the_next_sentence() -> None:
+    guard = AnswerGuard([KB["分泌性中耳炎"]], bundled_names(), LEXICON, lang="en")
+    for sentence in ("The most likely condition is secretory otitis media [1]. ", "Please see a doctor today."):
+        assert guard.violation(sentence) is None
+
+
+def test_a_name_is_not_hidden_by_giving_it_letter_by_letter() -> None:
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON)
+    assert any(guard.violation(letter) for letter in ("白\n", "血\n", "病\n"))
+
+
+def test_a_patients_word_for_a_disease_may_be_repeated_and_not_brought_in() -> None:
+    found = [KB["急性乳突炎"], KB["中耳炎"]]
+    said = "您说的缠腰疮与急性乳突炎[1]不同。"
+    assert AnswerGuard(found, bundled_names(), LEXICON).violation(said)
+    assert AnswerGuard(found, bundled_names(), LEXICON, quotes=["缠腰疮"]).violation(said) is None
 
 
 def test_an_answer_without_a_citation_is_replaced() -> None:
