@@ -136,17 +136,29 @@ def without_instructions(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- checks
 
-_NUMBER = r"(?:\d{1,6}(?:[./]\d{1,4})?|[零一二两三四五六七八九十半百]{1,6}|one|two|three|four|five|six|half|several)"
+_NUMBER = (
+    r"(?:\d{1,6}(?:[./]\d{1,4})?|[零〇一二两俩三四五六七八九十百千万半壹贰叁肆伍陆柒捌玖拾佰仟]{1,8}"
+    r"|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|half|several))"
+)
+_PORTIONS = (
+    r"(?:tablets?|pills?|capsules?|caplets?|lozenges?|puffs?|sachets?|packets?|ampo?ules?|vials?|suppositor(?:y|ies)"
+    r"|spoonfuls?|(?:tea|table)spoon(?:ful)?s?)\b"
+)
+# No doses: 126 mg/dl is a finding, 两千克 a weight, 起了一包 a swelling.
 _DOSE = re.compile(
-    rf"{_NUMBER}\s*(?:-\s*\d+\s*)?(?:mg|mcg|μg|ug|ml|iu|毫克|微克|毫升|克(?!星|隆)|单位|片|粒|颗|丸|支|滴"
-    r"|袋|瓶|胶囊|勺|喷|贴|tablets?|pills?|capsules?|drops?|puffs?|doses?|teaspoons?|tablespoons?|units?"
-    r"|grams?|milligrams?|millilit(?:er|re)s?)(?![a-z])"
-    rf"|[每一][日天晚早]\s*{_NUMBER}?\s*(?:次|回|顿|片|粒)"
+    rf"{_NUMBER}[\s-]*(?:(?:(?:m\s?g|mcg|μg|ug|m\s?l)s?|cc|i\.?u|drops?|doses?|units?|(?:milli|micro)?grams?"
+    r"|millilit(?:er|re)s?)(?![a-z]|\s?/\s?d?l\b)"
+    r"|毫克|微克|公克|毫升|微升|(?<!千)克(?!星|隆)|(?:国际)?单位|片|粒|颗|丸|支|滴|袋|瓶|胶囊|[大小]?[勺匙]|喷(?!嚏)|贴"
+    r"|剂|枚|格)"
+    rf"|{_NUMBER}[\s-]+(?:[a-z]+[\s-]+){{0,2}}{_PORTIONS}|\b(?:an?|another|few|couple of)[\s-]+{_PORTIONS}"
+    rf"|(?<![鼓起肿长冒大])(?<![鼓起肿长冒]了){_NUMBER}\s*包(?![块皮括裹膜扎脓水血])"
+    rf"|[每一][日天晚早]\s*(?:{_NUMBER}\s*[-~至到]?\s*){{0,2}}(?:次|回|顿|片|粒)"
     rf"|(?:每|隔)\s*{_NUMBER}?\s*(?:个)?(?:小时|天|日|晚|周)\s*(?:一次|{_NUMBER}次|服|吃|用|打|注射)"
     rf"|(?:早|中|晚|睡前|饭前|饭后|空腹)[^。,;]{{0,3}}(?:各)?{_NUMBER}(?:次|片|粒)"
-    rf"|(?:once|twice|three times|{_NUMBER} times) (?:a|per|each|every) ?(?:day|week)"
-    rf"|(?:once|twice) daily|every {_NUMBER} hours|\b(?:bid|tid|qid|qd|prn)\b"
-    rf"|{_NUMBER}\s*(?:g|l)\b(?!/dl)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
+    rf"|(?:once|twice|three times|{_NUMBER} times)[\s-]+(?:a|per|each|every) ?(?:day|week)"
+    rf"|(?:once|twice|times)[\s-]+daily|every[\s-]+{_NUMBER}[\s-]*(?:hours|hrs?|h)\b|\b(?:bid|tid|qid|qd|prn)\b"
+    rf"|{_NUMBER}[\s-]*(?:g|l)\b(?!/d?l)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
     r"|dosage|\bdose\b|double the"
 )
 _DRUG = re.compile(

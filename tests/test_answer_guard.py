@@ -433,6 +433,84 @@ def test_a_patients_word_for_a_disease_may_be_repeated_and_not_brought_in() -> N
     assert AnswerGuard(found, bundled_names(), LEXICON, quotes=["缠腰疮"]).violation(said) is None
 
 
+NUMBERS_ZH = "1 12 0.5 1/2 ２ 半 一 两 三 十 二十 一百 两百五十 一千 两万 贰"
+UNITS_ZH = "毫克 微克 毫升 克 单位 国际单位 片 粒 颗 丸 支 滴 袋 瓶 包 枚 格 勺 小勺 匙 剂 贴 喷 mg ml"
+NUMBERS_EN = "1 2.5 500 1,000 one two three seven eight nine ten twelve twenty hundred thousand half several"
+UNITS_EN = (
+    "mg|MG|m g|mcg|ml|cc|g|IU|milligrams|micrograms|grams|millilitres|units|drops|doses|tablets|pills|capsules|caplets"
+    "|lozenges|puffs|sachets|packets|ampoules|ampules|vials|suppositories|spoonfuls|teaspoons|tablespoonfuls"
+)
+
+
+def quotable(sentence: str) -> bool:
+    return fit_sentences(sentence, lambda text: False) != ""
+
+
+def test_every_number_with_every_unit_is_a_dose() -> None:
+    units = UNITS_EN.split("|")
+    chinese = [f"一次{n}{gap}{unit}就好" for n in NUMBERS_ZH.split() for unit in UNITS_ZH.split() for gap in ("", " ")]
+    english = [f"{n}{gap}{unit} will help" for n in NUMBERS_EN.split() for unit in units for gap in (" ", "-", "  ")]
+    portions = [
+        f"{a} {unit} after each meal" for a in ("a", "another", "a few") for unit in units[units.index("tablets") :]
+    ]
+    kilogram = ["一次一千克就好", "一次一千 克就好"]
+    assert [said for said in (*chinese, *english, *portions) if quotable(said)] == kilogram
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "一次五包",
+        "两包颗粒",
+        "三枚",
+        "一格",
+        "每天2-3次",
+        "40万单位",
+        "ten mg is enough",
+        "a tablet after each meal",
+        "a spoonful of syrup every evening",
+        "500-mg tablets",
+        "500mg",
+        "1 ampoule",
+        "two small white tablets",
+        "twice-daily 500",
+        "every 8h",
+    ],
+)
+def test_a_dose_is_known_however_it_is_put(sentence: str) -> None:
+    assert not quotable(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "39度5",
+        "三天",
+        "发热三天",
+        "一次也没有",
+        "第一次发作",
+        "血压180/110",
+        "血糖126 mg/dl",
+        "血红蛋白 90 g/L",
+        "体重下降五千克",
+        "额头鼓了一包",
+        "起了一个包",
+        "摸着一包脓",
+        "打十个喷嚏",
+        "a week",
+        "two days",
+        "ten days",
+        "take a rest",
+        "a few days",
+        "her pressure often drops at night",
+        "peeing every half hour",
+        "a joint capsule",
+    ],
+)
+def test_an_ordinary_number_is_no_dose(sentence: str) -> None:
+    assert quotable(sentence)
+
+
 def test_an_answer_without_a_citation_is_replaced() -> None:
     for answer in answers(Obedient(honest="建议今天到呼吸内科就诊。", payload="请及时就医"), "发热咳嗽", documents()):
         assert "1. 社区获得性肺炎" in answer
