@@ -7,6 +7,7 @@ it; and whatever the model says is checked sentence by sentence before anybody e
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import unicodedata
@@ -257,7 +258,7 @@ _EVERYDAY = re.compile(
     r"|\bdiagnosis\b|\bprognosis\b|\b(?:possibly related |related |these |the |this |which |other "
     r"|such a |a |any |each |that )*(?:disease|diseases|disorder|infection|condition)s?\b"
 )
-_CITATION = re.compile(r"[\[【〔]\s*(\d{1,3})\s*[\]】〕]")
+_CITATION = re.compile(r"[\[【〔]\s*(\d{1,3}(?:\s*[,、]\s*\d{1,3})*)\s*[\]】〕]")
 
 # Words that an honest answer is made of besides those of the records; a sentence with hardly any of either is not one.
 _PHRASES = (
@@ -447,26 +448,29 @@ class OtherDiseases:
             names: All disease names and aliases that are known.
             lexicon: Its terms are symptoms, not diseases.
         """
-        allowed = frozenset(_as_name(name) for document in documents for name in names_of(document))
-        self._names, self._own = _all_names(tuple(names), allowed, lexicon), _alternation(allowed)
+        own = [frozenset(_as_name(name) for name in names_of(document)) for document in documents]
+        self._names = _all_names(tuple(names), frozenset().union(*own), lexicon)
+        self._own = [re.compile(_spellings(names)) for names in own]
 
     def __call__(self, text: str) -> str | None:
         """Return the name of another disease in `text`, or `None`."""
-        if self._names is None:
-            return None
         # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
-        found = (match.group() for match in self._names.finditer(_spelled(_bare(text))))
-        return next((name for name in found if not self._allows(name)), None)
+        return next((name for _, name, numbers in self.named(_bare(text)) if not numbers), None)
 
     def masked(self, plain: str) -> str:
         """Return a bare text with what may be named struck out."""
         if self._names is None:
             return plain
         spelled = _spelled(plain)
-        return self._names.sub(lambda m: "□" * len(m.group()) if self._allows(m.group()) else m.group(), spelled)
+        return self._names.sub(lambda m: "□" * len(m.group()) if self._numbers(m.group()) else m.group(), spelled)
 
-    def _allows(self, name: str) -> bool:
-        return self._own is not None and self._own.fullmatch(name) is not None
+    def named(self, plain: str) -> list[tuple[int, str, set[int]]]:
+        """Return where a bare text names documents: the place, the name, and the numbers of the documents."""
+        found = self._names.finditer(_spelled(plain)) if self._names is not None else ()
+        return [(match.start(), match.group(), self._numbers(match.group())) for match in found]
+
+    def _numbers(self, name: str) -> set[int]:
+        return {number for number, own in enumerate(self._own, start=1) if own.fullmatch(name)}
 
 
 class AnswerGuard:
@@ -499,14 +503,14 @@ class AnswerGuard:
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
-        said = _bare("\n".join(quotes))
-        self._read = f"{self._records}\n{said}"
+        self._said = _bare("\n".join(quotes))
+        self._read = f"{self._records}\n{self._said}"
         self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
         self._vocabulary = _WORDS | _latin_words(self._read)
         self._secrets = set(_shingles(_bare(secret)))
         self._tail = ""
         self._said_something = False
-        self._cited = False
+        self._cited: set[int] = set()
 
     def violation(self, sentence: str) -> str | None:
         """Return why a sentence may not be shown, or `None`; sentences are to be given in order.
@@ -519,22 +523,27 @@ class AnswerGuard:
         self._tail = self._others.masked(plain)[-24:]
         if not own.strip():
             return None
-        if self._others(own) or self._others(_joined(plain)):
+        named, left = self._others.named(own), self._others.masked(own)
+        if any(not numbers for _, _, numbers in named) or self._others(_joined(plain)):
             return "names a disease that was not retrieved"
-        if self._unknown_disease(own):
+        if self._unknown_disease(left):
             return "names what looks like a disease that was not retrieved"
         for pattern, reason in _CHECKS:
             if _found(pattern, plain) or pattern.search(_joined(own)):
                 return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
-        numbers = [int(number) for number in _CITATION.findall(own)]
+        marks = sorted([*named, *_citations(_spelled(own))], key=lambda mark: mark[0])
+        numbers = {number for _, name, cited in marks if not name for number in cited}
         if any(not 1 <= number <= self._count for number in numbers):
             return "cites a record that there is not"
-        self._cited = self._cited or bool(numbers)
+        # [1]社区获得性肺炎 is as good as 社区获得性肺炎[1].
+        if not self._fit(marks) and (marks[0][1] or not self._fit(marks[::-1])):
+            return "names a disease without its number, or with another's"
         if not self._grounded(own):
             return "says what neither the records nor the patient's words say"
         self._said_something = True
+        self._cited |= numbers
         return None
 
     def incomplete(self) -> str | None:
@@ -543,8 +552,32 @@ class AnswerGuard:
             return "says nothing"
         return None if self._cited else "cites no record"
 
-    def _unknown_disease(self, plain: str) -> bool:
-        left = self._others.masked(plain)
+    def _fit(self, marks: Sequence[tuple[int, str, set[int]]]) -> bool:
+        """Return whether numbers stand behind the diseases that have them, and each disease has got its number by now.
+
+        Args:
+            marks: Names, and citations, which have none, in order.
+        """
+        runs = [
+            (named, {number for _, _, numbers in run for number in numbers})
+            for named, run in itertools.groupby(marks, key=lambda mark: bool(mark[1]))
+        ]
+        everyone = {number for named, numbers in runs if named for number in numbers}
+        if not everyone:
+            return True
+        cited = set(self._cited)
+        for i, (named, numbers) in enumerate(runs):
+            if not named:
+                if not numbers <= (runs[i - 1][1] if i else everyone):
+                    return False
+                # What stands before all names may speak of the next one, 资料[1]提示社区获得性肺炎.
+                cited |= numbers if i else numbers & runs[1][1]
+        # Some names are a symptom's, too: 流鼻血.
+        return all(
+            numbers & cited or name in self._symptoms or name in self._said for _, name, numbers in marks if name
+        )
+
+    def _unknown_disease(self, left: str) -> bool:
         left = _EVERYDAY.sub(lambda match: "□" * len(match.group()), left)
         for match in _DISEASE_LIKE.finditer(left):
             word = match.group()
@@ -582,6 +615,14 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),
 )
+
+
+def _citations(plain: str) -> list[tuple[int, str, set[int]]]:
+    """Return where a text cites, as `OtherDiseases.named` does where it names."""
+    return [
+        (match.start(), "", {int(number) for number in re.findall(r"\d+", match[1])})
+        for match in _CITATION.finditer(plain)
+    ]
 
 
 def names_of(document: Document) -> list[str]:
@@ -675,12 +716,16 @@ def _known_names(names: tuple[str, ...], lexicon: SymptomLexicon) -> frozenset[s
 
 @functools.lru_cache(maxsize=64)
 def _alternation(names: frozenset[str]) -> re.Pattern[str] | None:
+    return re.compile(_spellings(names)) if any(names) else None
+
+
+def _spellings(names: Iterable[str]) -> str:
     parts = []
     for name in sorted(filter(None, names), key=len, reverse=True):
         words = map(re.escape, name.split())
         # Crohn disease, Crohns disease; preeclampsia, pre eclampsia.
         parts.append(rf"\b{'s? ?'.join(words)}(?:s|es)?\b" if name.isascii() else " ?".join(words))
-    return re.compile("|".join(parts)) if parts else None
+    return "|".join(parts)
 
 
 def _joined(plain: str) -> str:

@@ -511,6 +511,48 @@ def test_an_ordinary_number_is_no_dose(sentence: str) -> None:
     assert quotable(sentence)
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["最可能相关的是急性乳突炎[1],其次是中耳炎[2]。"],
+        ["可能相关的是急性乳突炎和中耳炎[1][2]。"],
+        ["可能相关的是急性乳突炎和中耳炎[1、2]。"],
+        ["[1]急性乳突炎,[2]中耳炎。"],
+        ["资料[1]提示急性乳突炎,中耳炎[2]较轻。"],
+        ["可能与急性乳突炎有关,耳后红肿[1]。"],
+        ["急性乳突炎[1]是中耳炎[2]的并发症。", "急性乳突炎比中耳炎急,请今天就诊。", "中耳炎[2]较轻。"],
+        ["耳痛、发热[1]。"],
+    ],
+)
+def test_a_disease_has_its_number_where_it_is_first_named(sentences: list[str]) -> None:
+    guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON)
+    assert [guard.violation(sentence) for sentence in sentences] == [None] * len(sentences)
+    assert guard.incomplete() is None
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "最可能相关的是急性乳突炎[2],其次是中耳炎[1]。",
+        "最可能相关的是急性乳突炎[2]。",
+        "[2]急性乳突炎,[1]中耳炎。",
+        "最可能相关的是急性乳突炎[1],其次是中耳炎。",
+        "最可能相关的是急性乳突炎,其次是中耳炎[2]。",
+        "最可能相关的是急性乳突炎[1][2]。",
+        "最可能相关的是急性乳突炎。",
+        "急性乳突炎[1]比中耳炎[1]急。",
+    ],
+)
+def test_another_diseases_number_and_none_are_not_let_through(sentence: str) -> None:
+    guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON)
+    assert guard.violation(sentence) == "names a disease without its number, or with another's"
+
+
+def test_what_the_patient_calls_a_symptom_needs_no_number_though_it_is_a_diseases_name() -> None:
+    found, said = [KB["鼻出血"], KB["血友病"]], "您说流鼻血,更符合血友病[2]。"
+    assert AnswerGuard(found, bundled_names(), LEXICON, quotes=["流鼻血"]).violation(said) is None
+
+
 def test_an_answer_without_a_citation_is_replaced() -> None:
     for answer in answers(Obedient(honest="建议今天到呼吸内科就诊。", payload="请及时就医"), "发热咳嗽", documents()):
         assert "1. 社区获得性肺炎" in answer
