@@ -265,173 +265,38 @@ _PHRASES = (
     "根据您描述的您说的您提到的您的症状情况表现来看从这些资料中可以看出最可能相关的疾病是其次还有以及此外另外也与有关相符符合一致提示考虑可能性较大较小较低相关程度不同区别在于相比之下而则多见常见往往通常一般主要特点"
     "建议尽快尽早及时今天立即就诊就医前往医院急诊挂号科室门诊内科外科妇科儿科耳鼻喉科眼科皮肤科神经内科心血管内科呼吸内科消化内科泌尿外科骨科口腔科精神科感染科由医生进一步检查化验血常规影像拍片彩超心电图确认明确判断评估面诊如果若出现以下加重不缓解持续请马上拨打并不是诊断仅供参考不能代替以便"
     "目前资料不足以无法确定需要补充更多信息例如是否有没有发热疼痛持续多久什么时候开始注意休息观察变化第一第二第三第四第五编号记录两者三者都有区别鉴别较急较慢较轻较重起病病程明显突出可以伴有多为少见时间更加告诉家人寻求帮助陪同前往看一看查一查突然出现意识不清剧烈头痛呼吸困难胸痛便血高热补充水分清淡饮食保暖避免劳累放松作息规律知识库提到指出其中首先最后总之综上因此所以因为由于但是不过同时伴随先后排在前面后面属于情况下紧急程度近日预约危险信号"
+    "您好依据诱因其他原因其它疾病您所说的年龄性别病情加重病情变化的信号症状特点炎症刺激引起急症"
 )
-_WORDS = frozenset(
-    [
-        "based",
-        "on",
-        "your",
-        "you",
-        "describe",
-        "described",
-        "mention",
-        "mentioned",
-        "say",
-        "said",
-        "symptoms",
-        "symptom",
-        "complaint",
-        "the",
-        "a",
-        "an",
-        "and",
-        "or",
-        "of",
-        "to",
-        "in",
-        "is",
-        "are",
-        "be",
-        "with",
-        "for",
-        "as",
-        "at",
-        "by",
-        "from",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "most",
-        "likely",
-        "closely",
-        "related",
-        "possibly",
-        "condition",
-        "conditions",
-        "record",
-        "records",
-        "first",
-        "second",
-        "third",
-        "fourth",
-        "fifth",
-        "next",
-        "then",
-        "also",
-        "other",
-        "others",
-        "while",
-        "whereas",
-        "differ",
-        "difference",
-        "differs",
-        "unlike",
-        "compared",
-        "more",
-        "less",
-        "usually",
-        "often",
-        "typically",
-        "fits",
-        "fit",
-        "match",
-        "matches",
-        "because",
-        "since",
-        "but",
-        "however",
-        "if",
-        "any",
-        "should",
-        "see",
-        "doctor",
-        "department",
-        "visit",
-        "go",
-        "hospital",
-        "emergency",
-        "soon",
-        "today",
-        "now",
-        "urgent",
-        "urgently",
-        "within",
-        "days",
-        "hours",
-        "please",
-        "get",
-        "checked",
-        "check",
-        "examination",
-        "test",
-        "tests",
-        "tell",
-        "apart",
-        "which",
-        "what",
-        "how",
-        "not",
-        "no",
-        "have",
-        "has",
-        "had",
-        "there",
-        "may",
-        "might",
-        "can",
-        "could",
-        "would",
-        "do",
-        "does",
-        "so",
-        "both",
-        "only",
-        "one",
-        "two",
-        "all",
-        "after",
-        "before",
-        "when",
-        "where",
-        "into",
-        "about",
-        "over",
-        "under",
-        "than",
-        "very",
-        "much",
-        "well",
-        "help",
-        "note",
-        "information",
-        "enough",
-        "records",
-        "suggest",
-        "suggests",
-        "point",
-        "points",
-        "toward",
-        "towards",
-        "lists",
-        "listed",
-        "describes",
-        "seek",
-        "care",
-        "medical",
-        "attention",
-        "worse",
-        "worsens",
-        "clinic",
-        "appointment",
-        "book",
-        "evaluate",
-        "evaluation",
-        "confirm",
-    ]
+_WORDS = (
+    "based on your you describe described mention mentioned say said symptoms symptom complaint the a an and or of to "
+    "in is are be with for as at by from it its this that these those most likely closely related possibly condition "
+    "conditions record records first second third fourth fifth next then also other others while whereas differ "
+    "difference differs unlike compared more less usually often typically fits fit match matches because since but "
+    "however if any should see doctor department visit go hospital emergency soon today now urgent urgently within "
+    "days hours please get checked check examination test tests tell apart which what how not no have has had there "
+    "may might can could would do does so both only one two all after before when where into about over under than "
+    "very much well help note information enough suggest suggests point points toward towards lists listed describes "
+    "seek care medical attention worse worsens clinic appointment book evaluate evaluation confirm appear appears "
+    "associated accompanied followed caused cause causes due confused mistaken similar same different milder mild "
+    "severe serious dangerous common rare typical unlikely possible needed necessary helpful important better best "
+    "closest close strong good clear pattern picture description finding findings sign signs feature features person "
+    "people patient child specialist advised history onset course long short early late sudden sometimes mainly "
+    "rather already further later together alone without during such each another some many several too even yet was "
+    "been being made given start starts last lasts week weeks month minute minutes night morning time side part area "
+    "level ill quickly slowly unusual uncommon untreated ray scan ultrasound"
 )
+# What a sentence says is possible, listed behind such words or before them.
+_NAMING = re.compile(
+    r"(?:(?:可能|疾病|相关|其次|首先|较[大高小])[^,。、;:]{0,4}?(?:是|(?<!因)为|像)|更像|符合|考虑(?![到做去])|怀疑|排除)"
+    r"(?![否不因由])(?=(?P<listed>[^。;!?\n]*))"
+    r"|(?<![^,。;是有虑在为])(?=(?P<possible>[^,。;是有虑在为]{2,40})的可能)"
+    r"|\b(?:(?:can|could|may|might|would)(?: \w+)? be|(?:you|he|she|patient|child) (?:may|might|could)(?: \w+)? have"
+    r"|(?:condition|cause|possibilit(?:y|ies)|explanation|match|candidate|likely|first|next|other)s?(?: \w+){0,2}?"
+    r" (?:is|are|include)|(?:suggest|indicate|suspect|consider|resemble|fit|match|relate)(?:s|es|d)?(?: to)?"
+    r"|consistent with|points? to|rule out)\b(?=(?P<english>[^.;!?\n]*))"
+)
+_LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
+_LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")
 _SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
 _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
@@ -506,7 +371,8 @@ class AnswerGuard:
         self._said = _bare("\n".join(quotes))
         self._read = f"{self._records}\n{self._said}"
         self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
-        self._vocabulary = _WORDS | _latin_words(self._read)
+        self._vocabulary = _latin_words(f"{_WORDS} {self._read}")
+        self._english = _english_words(lexicon) | _latin_words(_spelled(f"{_WORDS} {self._read}")) | _ENGLISH_IN_CHINESE
         self._secrets = set(_shingles(_bare(secret)))
         self._tail = ""
         self._said_something = False
@@ -540,7 +406,7 @@ class AnswerGuard:
         # [1]社区获得性肺炎 is as good as 社区获得性肺炎[1].
         if not self._fit(marks) and (marks[0][1] or not self._fit(marks[::-1])):
             return "names a disease without its number, or with another's"
-        if not self._grounded(own):
+        if not self._grounded(own) or self._names_something_strange(left):
             return "says what neither the records nor the patient's words say"
         self._said_something = True
         self._cited |= numbers
@@ -604,6 +470,26 @@ class AnswerGuard:
         if not pairs:
             return not strange or self._lang == "en"
         return sum(pair in self._pairs for pair in pairs) >= _LEAST_GROUNDED * len(pairs)
+
+    def _names_something_strange(self, left: str) -> bool:
+        for match in _NAMING.finditer(_CITATION.sub("", left)):
+            for place, clause in enumerate(match[match.lastgroup or 0].split(",")):
+                if any(self._is_strange(item, first=not place) for item in _LISTED.split(clause) if "□" not in item):
+                    return True
+        return False
+
+    def _is_strange(self, item: str, *, first: bool) -> bool:
+        """Return whether an item as short as a name is said neither in the records nor by the patient.
+
+        Args:
+            item: What is said to be possible.
+            first: Whether it follows at once; what comes behind a comma is more often no name.
+        """
+        pairs, words = _pair_list(item), _latin_words(item)
+        if 0 < len(pairs) < 8:
+            known = sum(pair in self._pairs or not _LITTLE.isdisjoint(pair) for pair in pairs)
+            return known < (len(pairs) if first else 1)
+        return 0 < len(words) <= 4 and not words <= self._english
 
 
 _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -695,6 +581,13 @@ def _symptom_words(lexicon: SymptomLexicon) -> frozenset[str]:
 @functools.lru_cache(maxsize=4)
 def _sayings(lexicon: SymptomLexicon) -> frozenset[str]:
     return frozenset(plain_form(form)[0] for entry in lexicon.entries.values() for form in entry.colloquial)
+
+
+@functools.lru_cache(maxsize=4)
+def _english_words(lexicon: SymptomLexicon) -> frozenset[str]:
+    return frozenset(
+        word for entry in lexicon.entries.values() for form in entry.en for word in _latin_words(_spelled(_bare(form)))
+    )
 
 
 @functools.lru_cache(maxsize=4)

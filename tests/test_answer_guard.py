@@ -433,6 +433,53 @@ def test_a_patients_word_for_a_disease_may_be_repeated_and_not_brought_in() -> N
     assert AnswerGuard(found, bundled_names(), LEXICON, quotes=["缠腰疮"]).violation(said) is None
 
 
+@pytest.mark.parametrize(
+    ("lang", "sentence"),
+    [
+        ("zh", "它也可能是{}、{}、{}[2]。"),
+        ("zh", "可能是急性乳突炎[1]、{}或{}、{}[2]。"),
+        ("zh", "最可能相关的疾病是{},其次是急性乳突炎[1]、{}和{}。"),
+        ("zh", "最可能相关的疾病是急性乳突炎[1],其次是{}[2]、{}、{}。"),
+        ("zh", "急性乳突炎[1]、{}、{}和{}的可能性较大。"),
+        ("en", "It could also be {}, or {}, or {} [2]."),
+        ("en", "The most likely related conditions are acute mastoiditis [1], {} [2], {} and {}."),
+    ],
+)
+def test_each_disease_of_a_list_has_to_be_known_even_if_the_rest_of_the_sentence_is(lang: Any, sentence: str) -> None:
+    strange = {
+        "zh": ("隐睾", "心律失常", "小儿麻痹", "肾盂积水", "房室传导阻滞"),
+        "en": ("PAH", "complete heart block", "cryptorchidism", "amyloid", "Tay-Sachs"),
+    }[lang]
+    known = {"zh": "耳痛", "en": "ear pain"}[lang]
+    for name in strange:
+        for names in ((name, known, known), (known, name, known), (known, known, name)):
+            guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON, quotes=[known], lang=lang)
+            assert guard.violation(sentence.format(*names)), names
+
+
+# What honest models say behind the words that lead to a name.
+LEADING = [
+    ("zh", "急性乳突炎[1]可能是中耳炎[2]的并发症。"),
+    ("zh", "首先考虑急性乳突炎[1],其次考虑中耳炎[2],因为您说耳朵后面红肿。"),
+    ("zh", "其次是中耳炎[2],主要表现为耳痛、耳闷。"),
+    ("zh", "不能排除急性乳突炎[1]的可能性,需要排除其他原因。"),
+    ("zh", "急性乳突炎[1]更符合您说的情况,考虑您的年龄,建议尽快就诊。"),
+    ("zh", "这可能是病情加重的信号,请考虑到耳鼻喉科就诊。"),
+    ("en", "It may be serious, so please consider seeing a doctor today."),
+    ("en", "Your ear pain and fever suggest acute mastoiditis [1], or otitis media [2]."),
+    ("en", "It might also be otitis media [2], which usually causes pain, pressure and muffled hearing."),
+    ("en", "An examination may be needed, and doctors may consider an X-ray."),
+    ("en", "You can't hear well, which fits otitis media [2] and can't hear."),
+]
+
+
+@pytest.mark.parametrize(("lang", "sentence"), LEADING)
+def test_what_is_no_disease_may_follow_where_a_disease_could(lang: Any, sentence: str) -> None:
+    quotes = {"zh": ["耳朵后面红肿"], "en": ["can't hear"]}[lang]
+    guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON, quotes=quotes, lang=lang)
+    assert guard.violation(sentence) is None
+
+
 NUMBERS_ZH = "1 12 0.5 1/2 ２ 半 一 两 三 十 二十 一百 两百五十 一千 两万 贰"
 UNITS_ZH = "毫克 微克 毫升 克 单位 国际单位 片 粒 颗 丸 支 滴 袋 瓶 包 枚 格 勺 小勺 匙 剂 贴 喷 mg ml"
 NUMBERS_EN = "1 2.5 500 1,000 one two three seven eight nine ten twelve twenty hundred thousand half several"
