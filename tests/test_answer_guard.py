@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
@@ -611,6 +611,52 @@ def test_of_an_answer_that_goes_wrong_the_good_beginning_stays_and_the_records_f
     assert whole.startswith(HONEST.partition("。")[0])
     assert "其余部分未通过核对" in whole
     assert "1. 社区获得性肺炎" in whole
+
+
+def noted(reply: str, lang: Any = "zh") -> tuple[str, str]:
+    """What is said before the records, by a model that gives its answer whole, and in pieces."""
+    query = {"zh": "发热咳嗽三天", "en": "fever and cough"}[lang]
+    said = []
+    for model in (FakeListChatModel(responses=[reply]), FakeListChatModel(responses=[reply], disable_streaming=True)):
+        chain = build_answer_chain(Fixed(documents=documents()), model, lexicon=LEXICON, lang=lang)
+        said.append(
+            re.split(
+                r"\(以下为知识库原文摘录\)|These are excerpts|\n\n(?:再请问|One more)", chain.invoke(query)["answer"]
+            )[0]
+        )
+    return said[0], said[1]
+
+
+@pytest.mark.parametrize("reply", ["最可能相关的是社区获得性肺炎", "建议今天就诊", "\n\n一次三片。", "\n"])
+def test_where_nothing_was_shown_the_note_speaks_of_the_whole_answer(reply: str) -> None:
+    assert set(noted(reply)) == {"(大模型的回答未通过核对,未予采用)\n"}
+
+
+@pytest.mark.parametrize("reply", ["建议今天就诊。", "建议今天就诊。请到呼吸内科就诊", "\n建议今天就诊。\n"])
+def test_where_all_was_shown_the_note_does_not_speak_of_a_rest(reply: str) -> None:
+    expected = f"{reply.lstrip()}\n\n(大模型的回答没有注明资料编号)\n"
+    assert set(noted(reply)) == {expected}
+
+
+def test_where_a_rest_was_left_out_the_note_says_so() -> None:
+    said = "最可能相关的是社区获得性肺炎[1]。"
+    expected = f"{said}\n\n(大模型回答的其余部分未通过核对,改用知识库原文)\n"
+    assert set(noted(f"{said}一次三片")) == {expected}
+    assert set(noted(said)) == {said}
+
+
+@pytest.mark.parametrize("length", [399, 400, 401, 450])
+def test_a_sentence_is_too_long_whether_it_comes_whole_or_in_pieces(length: int) -> None:
+    sentence = ("发热、咳嗽、" * 100)[: length - 1] + "。"
+    whole, pieces = noted(f"可能与社区获得性肺炎[1]有关。{sentence}")
+    assert whole == pieces
+    assert (sentence in whole) is (length <= 400)
+
+
+def test_an_answer_is_cut_at_the_same_place_whether_it_comes_whole_or_in_pieces() -> None:
+    whole, pieces = noted("可能与社区获得性肺炎[1]有关。" + ("发热、咳嗽、咳痰" * 20 + "。") * 30)
+    assert whole == pieces
+    assert 4_000 < len(whole) < 4_300
 
 
 def test_red_flags_stand_before_whatever_the_model_says() -> None:
