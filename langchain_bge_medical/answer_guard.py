@@ -7,8 +7,10 @@ it; and whatever the model says is checked sentence by sentence before anybody e
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +31,7 @@ _INVISIBLE = re.compile(
     "|[\x00-\x08\x0b\x0c\x0e-\x1f]"
 )
 # Between Chinese characters anything but a stop may be there to hide a word: 白 血 病, 白-血-病, 白|血|病.
-_HIDING = re.compile(r"(?<=[\u3400-\u9fff])[\s\-_*·.|/\\~`^+=#'\"“”‘’<>〈〉()（）【】\[\]]+(?=[\u3400-\u9fff])")
+_HIDING = re.compile(r"(?<=[\u3400-\u9fff])[\s\-‐-–_*·.|/\\~`^+=#'\"“”‘’<>〈〉()（）【】\[\]]+(?=[\u3400-\u9fff])")
 _LETTERED = re.compile(r"\b(?:[a-z][\s.\-_*]){3,}[a-z]\b")  # l e u k e m i a
 
 
@@ -47,6 +49,19 @@ def _bare(text: str) -> str:
     plain = _HIDING.sub("", plain)
     plain = _BETWEEN_SCRIPTS.sub(" ", plain)
     return _LETTERED.sub(lambda match: re.sub(r"[\s.\-_*]", "", match.group()), plain)
+
+
+_MARKS = re.compile(r"['’‘ʼ′`]s?\b|['’‘ʼ′`]|\s?[\u0300-\u036f]")
+_APART = re.compile(r"[\s\-‐-―−_*/·]+|(?<=\d)(?=[\u3400-\u9fff])|(?<=[\u3400-\u9fff])(?=\d)")
+
+
+def _spelled(bare: str) -> str:
+    """Return a bare text in which names have one spelling: Crohn's or Crohn’s, pre-eclampsia or _pre‑eclampsia_."""
+    return _APART.sub(" ", _MARKS.sub("", unicodedata.normalize("NFKD", bare)))
+
+
+def _as_name(text: str) -> str:
+    return _spelled(_bare(text)).strip()
 
 
 def _found(pattern: re.Pattern[str], bare: str) -> bool:
@@ -123,17 +138,29 @@ def without_instructions(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- checks
 
-_NUMBER = r"(?:\d{1,6}(?:[./]\d{1,4})?|[零一二两三四五六七八九十半百]{1,6}|one|two|three|four|five|six|half|several)"
+_NUMBER = (
+    r"(?:\d{1,6}(?:[./]\d{1,4})?|[零〇一二两俩三四五六七八九十百千万半壹贰叁肆伍陆柒捌玖拾佰仟]{1,8}"
+    r"|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|half|several))"
+)
+_PORTIONS = (
+    r"(?:tablets?|pills?|capsules?|caplets?|lozenges?|puffs?|sachets?|packets?|ampo?ules?|vials?|suppositor(?:y|ies)"
+    r"|spoonfuls?|(?:tea|table)spoon(?:ful)?s?)\b"
+)
+# No doses: 126 mg/dl is a finding, 两千克 a weight, 起了一包 a swelling.
 _DOSE = re.compile(
-    rf"{_NUMBER}\s*(?:-\s*\d+\s*)?(?:mg|mcg|μg|ug|ml|iu|毫克|微克|毫升|克(?!星|隆)|单位|片|粒|颗|丸|支|滴"
-    r"|袋|瓶|胶囊|勺|喷|贴|tablets?|pills?|capsules?|drops?|puffs?|doses?|teaspoons?|tablespoons?|units?"
-    r"|grams?|milligrams?|millilit(?:er|re)s?)(?![a-z])"
-    rf"|[每一][日天晚早]\s*{_NUMBER}?\s*(?:次|回|顿|片|粒)"
+    rf"{_NUMBER}[\s-]*(?:(?:(?:m\s?g|mcg|μg|ug|m\s?l)s?|cc|i\.?u|drops?|doses?|units?|(?:milli|micro)?grams?"
+    r"|millilit(?:er|re)s?)(?![a-z]|\s?/\s?d?l\b)"
+    r"|毫克|微克|公克|毫升|微升|(?<!千)克(?!星|隆)|(?:国际)?单位|片|粒|颗|丸|支|滴|袋|瓶|胶囊|[大小]?[勺匙]|喷(?!嚏)|贴"
+    r"|剂|枚|格)"
+    rf"|{_NUMBER}[\s-]+(?:[a-z]+[\s-]+){{0,2}}{_PORTIONS}|\b(?:an?|another|few|couple of)[\s-]+{_PORTIONS}"
+    rf"|(?<![鼓起肿长冒大])(?<![鼓起肿长冒]了){_NUMBER}\s*包(?![块皮括裹膜扎脓水血])"
+    rf"|[每一][日天晚早]\s*(?:{_NUMBER}\s*[-~至到]?\s*){{0,2}}(?:次|回|顿|片|粒)"
     rf"|(?:每|隔)\s*{_NUMBER}?\s*(?:个)?(?:小时|天|日|晚|周)\s*(?:一次|{_NUMBER}次|服|吃|用|打|注射)"
     rf"|(?:早|中|晚|睡前|饭前|饭后|空腹)[^。,;]{{0,3}}(?:各)?{_NUMBER}(?:次|片|粒)"
-    rf"|(?:once|twice|three times|{_NUMBER} times) (?:a|per|each|every) ?(?:day|week)"
-    rf"|(?:once|twice) daily|every {_NUMBER} hours|\b(?:bid|tid|qid|qd|prn)\b"
-    rf"|{_NUMBER}\s*(?:g|l)\b(?!/dl)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
+    rf"|(?:once|twice|three times|{_NUMBER} times)[\s-]+(?:a|per|each|every) ?(?:day|week)"
+    rf"|(?:once|twice|times)[\s-]+daily|every[\s-]+{_NUMBER}[\s-]*(?:hours|hrs?|h)\b|\b(?:bid|tid|qid|qd|prn)\b"
+    rf"|{_NUMBER}[\s-]*(?:g|l)\b(?!/d?l)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
     r"|dosage|\bdose\b|double the"
 )
 _DRUG = re.compile(
@@ -232,180 +259,45 @@ _EVERYDAY = re.compile(
     r"|\bdiagnosis\b|\bprognosis\b|\b(?:possibly related |related |these |the |this |which |other "
     r"|such a |a |any |each |that )*(?:disease|diseases|disorder|infection|condition)s?\b"
 )
-_CITATION = re.compile(r"[\[【〔]\s*(\d{1,3})\s*[\]】〕]")
+_CITATION = re.compile(r"[\[【〔]\s*(\d{1,3}(?:\s*[,、]\s*\d{1,3})*)\s*[\]】〕]")
 
 # Words that an honest answer is made of besides those of the records; a sentence with hardly any of either is not one.
 _PHRASES = (
     "根据您描述的您说的您提到的您的症状情况表现来看从这些资料中可以看出最可能相关的疾病是其次还有以及此外另外也与有关相符符合一致提示考虑可能性较大较小较低相关程度不同区别在于相比之下而则多见常见往往通常一般主要特点"
     "建议尽快尽早及时今天立即就诊就医前往医院急诊挂号科室门诊内科外科妇科儿科耳鼻喉科眼科皮肤科神经内科心血管内科呼吸内科消化内科泌尿外科骨科口腔科精神科感染科由医生进一步检查化验血常规影像拍片彩超心电图确认明确判断评估面诊如果若出现以下加重不缓解持续请马上拨打并不是诊断仅供参考不能代替以便"
     "目前资料不足以无法确定需要补充更多信息例如是否有没有发热疼痛持续多久什么时候开始注意休息观察变化第一第二第三第四第五编号记录两者三者都有区别鉴别较急较慢较轻较重起病病程明显突出可以伴有多为少见时间更加告诉家人寻求帮助陪同前往看一看查一查突然出现意识不清剧烈头痛呼吸困难胸痛便血高热补充水分清淡饮食保暖避免劳累放松作息规律知识库提到指出其中首先最后总之综上因此所以因为由于但是不过同时伴随先后排在前面后面属于情况下紧急程度近日预约危险信号"
+    "您好依据诱因其他原因其它疾病您所说的年龄性别病情加重病情变化的信号症状特点炎症刺激引起急症"
 )
-_WORDS = frozenset(
-    [
-        "based",
-        "on",
-        "your",
-        "you",
-        "describe",
-        "described",
-        "mention",
-        "mentioned",
-        "say",
-        "said",
-        "symptoms",
-        "symptom",
-        "complaint",
-        "the",
-        "a",
-        "an",
-        "and",
-        "or",
-        "of",
-        "to",
-        "in",
-        "is",
-        "are",
-        "be",
-        "with",
-        "for",
-        "as",
-        "at",
-        "by",
-        "from",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "most",
-        "likely",
-        "closely",
-        "related",
-        "possibly",
-        "condition",
-        "conditions",
-        "record",
-        "records",
-        "first",
-        "second",
-        "third",
-        "fourth",
-        "fifth",
-        "next",
-        "then",
-        "also",
-        "other",
-        "others",
-        "while",
-        "whereas",
-        "differ",
-        "difference",
-        "differs",
-        "unlike",
-        "compared",
-        "more",
-        "less",
-        "usually",
-        "often",
-        "typically",
-        "fits",
-        "fit",
-        "match",
-        "matches",
-        "because",
-        "since",
-        "but",
-        "however",
-        "if",
-        "any",
-        "should",
-        "see",
-        "doctor",
-        "department",
-        "visit",
-        "go",
-        "hospital",
-        "emergency",
-        "soon",
-        "today",
-        "now",
-        "urgent",
-        "urgently",
-        "within",
-        "days",
-        "hours",
-        "please",
-        "get",
-        "checked",
-        "check",
-        "examination",
-        "test",
-        "tests",
-        "tell",
-        "apart",
-        "which",
-        "what",
-        "how",
-        "not",
-        "no",
-        "have",
-        "has",
-        "had",
-        "there",
-        "may",
-        "might",
-        "can",
-        "could",
-        "would",
-        "do",
-        "does",
-        "so",
-        "both",
-        "only",
-        "one",
-        "two",
-        "all",
-        "after",
-        "before",
-        "when",
-        "where",
-        "into",
-        "about",
-        "over",
-        "under",
-        "than",
-        "very",
-        "much",
-        "well",
-        "help",
-        "note",
-        "information",
-        "enough",
-        "records",
-        "suggest",
-        "suggests",
-        "point",
-        "points",
-        "toward",
-        "towards",
-        "lists",
-        "listed",
-        "describes",
-        "seek",
-        "care",
-        "medical",
-        "attention",
-        "worse",
-        "worsens",
-        "clinic",
-        "appointment",
-        "book",
-        "evaluate",
-        "evaluation",
-        "confirm",
-    ]
+_WORDS = (
+    "based on your you describe described mention mentioned say said symptoms symptom complaint the a an and or of to "
+    "in is are be with for as at by from it its this that these those most likely closely related possibly condition "
+    "conditions record records first second third fourth fifth next then also other others while whereas differ "
+    "difference differs unlike compared more less usually often typically fits fit match matches because since but "
+    "however if any should see doctor department visit go hospital emergency soon today now urgent urgently within "
+    "days hours please get checked check examination test tests tell apart which what how not no have has had there "
+    "may might can could would do does so both only one two all after before when where into about over under than "
+    "very much well help note information enough suggest suggests point points toward towards lists listed describes "
+    "seek care medical attention worse worsens clinic appointment book evaluate evaluation confirm appear appears "
+    "associated accompanied followed caused cause causes due confused mistaken similar same different milder mild "
+    "severe serious dangerous common rare typical unlikely possible needed necessary helpful important better best "
+    "closest close strong good clear pattern picture description finding findings sign signs feature features person "
+    "people patient child specialist advised history onset course long short early late sudden sometimes mainly "
+    "rather already further later together alone without during such each another some many several too even yet was "
+    "been being made given start starts last lasts week weeks month minute minutes night morning time side part area "
+    "level ill quickly slowly unusual uncommon untreated ray scan ultrasound"
 )
+# What a sentence says is possible, listed behind such words or before them.
+_NAMING = re.compile(
+    r"(?:(?:可能|疾病|相关|其次|首先|较[大高小])[^,。、;:]{0,4}?(?:是|(?<!因)为|像)|更像|符合|考虑(?![到做去])|怀疑|排除)"
+    r"(?![否不因由])(?=(?P<listed>[^。;!?\n]*))"
+    r"|(?<![^,。;是有虑在为])(?=(?P<possible>[^,。;是有虑在为]{2,40})的可能)"
+    r"|\b(?:(?:can|could|may|might|would)(?: \w+)? be|(?:you|he|she|patient|child) (?:may|might|could)(?: \w+)? have"
+    r"|(?:condition|cause|possibilit(?:y|ies)|explanation|match|candidate|likely|first|next|other)s?(?: \w+){0,2}?"
+    r" (?:is|are|include)|(?:suggest|indicate|suspect|consider|resemble|fit|match|relate)(?:s|es|d)?(?: to)?"
+    r"|consistent with|points? to|rule out)\b(?=(?P<english>[^.;!?\n]*))"
+)
+_LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
+_LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")
 _SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
 _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
@@ -420,27 +312,31 @@ class OtherDiseases:
         Args:
             documents: Their names and aliases are allowed.
             names: All disease names and aliases that are known.
-            lexicon: Its terms and forms are symptoms, not diseases.
+            lexicon: Its terms are symptoms, not diseases.
         """
-        self._allowed = frozenset(_bare(name) for document in documents for name in names_of(document))
-        self._names = _all_names(tuple(names), self._allowed, lexicon)
+        own = [frozenset(_as_name(name) for name in names_of(document)) for document in documents]
+        self._names = _all_names(tuple(names), frozenset().union(*own), lexicon)
+        self._own = [re.compile(_spellings(names)) for names in own]
 
     def __call__(self, text: str) -> str | None:
         """Return the name of another disease in `text`, or `None`."""
-        if self._names is None:
-            return None
         # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
-        found = (match.group() for match in self._names.finditer(_bare(text)))
-        return next((name for name in found if not self._allows(name)), None)
+        return next((name for _, name, numbers in self.named(_bare(text)) if not numbers), None)
 
     def masked(self, plain: str) -> str:
         """Return a bare text with what may be named struck out."""
         if self._names is None:
             return plain
-        return self._names.sub(lambda m: "□" * len(m.group()) if self._allows(m.group()) else m.group(), plain)
+        spelled = _spelled(plain)
+        return self._names.sub(lambda m: "□" * len(m.group()) if self._numbers(m.group()) else m.group(), spelled)
 
-    def _allows(self, name: str) -> bool:
-        return name in self._allowed or any(name in (f"{own}s", f"{own}es") for own in self._allowed)
+    def named(self, plain: str) -> list[tuple[int, str, set[int]]]:
+        """Return where a bare text names documents: the place, the name, and the numbers of the documents."""
+        found = self._names.finditer(_spelled(plain)) if self._names is not None else ()
+        return [(match.start(), match.group(), self._numbers(match.group())) for match in found]
+
+    def _numbers(self, name: str) -> set[int]:
+        return {number for number, own in enumerate(self._own, start=1) if own.fullmatch(name)}
 
 
 class AnswerGuard:
@@ -461,7 +357,7 @@ class AnswerGuard:
         Args:
             documents: What was retrieved, in the order of their numbers.
             names: All disease names and aliases there are; those of `documents` are allowed.
-            lexicon: Its terms and forms are symptoms, not diseases.
+            lexicon: Its terms are symptoms, not diseases; so is what patients call them where patient or records do.
             quotes: Words of the patient that may be repeated, besides.
             secret: What may not be repeated at any length, such as the prompt.
             lang: Language of the answer.
@@ -469,17 +365,19 @@ class AnswerGuard:
         self._count = len(documents)
         self._lang = lang
         self._others = OtherDiseases(documents, names, lexicon)
-        self._symptoms = _symptom_words(lexicon)
+        self._symptoms, self._sayings = _symptom_words(lexicon), _sayings(lexicon)
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
-        said = _bare("\n".join(quotes))
-        self._pairs = _pairs(self._records) | _pairs(said) | _pairs(_PHRASES) | _term_pairs(lexicon)
-        self._vocabulary = _WORDS | _latin_words(self._records) | _latin_words(said)
+        self._said = _bare("\n".join(quotes))
+        self._read = f"{self._records}\n{self._said}"
+        self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
+        self._vocabulary = _latin_words(f"{_WORDS} {self._read}")
+        self._english = _english_words(lexicon) | _latin_words(_spelled(f"{_WORDS} {self._read}")) | _ENGLISH_IN_CHINESE
         self._secrets = set(_shingles(_bare(secret)))
         self._tail = ""
         self._said_something = False
-        self._cited = False
+        self._cited: set[int] = set()
 
     def violation(self, sentence: str) -> str | None:
         """Return why a sentence may not be shown, or `None`; sentences are to be given in order.
@@ -487,26 +385,32 @@ class AnswerGuard:
         Args:
             sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
         """
-        before, self._tail = self._tail, sentence[-24:]
-        own, plain = _bare(sentence), _bare(before + sentence)
+        own, plain = _bare(sentence), _bare(self._tail + sentence)
+        # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
+        self._tail = self._others.masked(plain)[-24:]
         if not own.strip():
             return None
-        if self._others(own) or self._others(_joined(plain)):
+        named, left = self._others.named(own), self._others.masked(own)
+        if any(not numbers for _, _, numbers in named) or self._others(_joined(plain)):
             return "names a disease that was not retrieved"
-        if self._unknown_disease(own):
+        if self._unknown_disease(left):
             return "names what looks like a disease that was not retrieved"
         for pattern, reason in _CHECKS:
             if _found(pattern, plain) or pattern.search(_joined(own)):
                 return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
-        numbers = [int(number) for number in _CITATION.findall(own)]
+        marks = sorted([*named, *_citations(_spelled(own))], key=lambda mark: mark[0])
+        numbers = {number for _, name, cited in marks if not name for number in cited}
         if any(not 1 <= number <= self._count for number in numbers):
             return "cites a record that there is not"
-        self._cited = self._cited or bool(numbers)
-        if not self._grounded(own):
+        # [1]社区获得性肺炎 is as good as 社区获得性肺炎[1].
+        if not self._fit(marks) and (marks[0][1] or not self._fit(marks[::-1])):
+            return "names a disease without its number, or with another's"
+        if not self._grounded(own) or self._names_something_strange(left):
             return "says what neither the records nor the patient's words say"
         self._said_something = True
+        self._cited |= numbers
         return None
 
     def incomplete(self) -> str | None:
@@ -515,18 +419,46 @@ class AnswerGuard:
             return "says nothing"
         return None if self._cited else "cites no record"
 
-    def _unknown_disease(self, plain: str) -> bool:
-        left = self._others.masked(plain)
+    def _fit(self, marks: Sequence[tuple[int, str, set[int]]]) -> bool:
+        """Return whether numbers stand behind the diseases that have them, and each disease has got its number by now.
+
+        Args:
+            marks: Names, and citations, which have none, in order.
+        """
+        runs = [
+            (named, {number for _, _, numbers in run for number in numbers})
+            for named, run in itertools.groupby(marks, key=lambda mark: bool(mark[1]))
+        ]
+        everyone = {number for named, numbers in runs if named for number in numbers}
+        if not everyone:
+            return True
+        cited = set(self._cited)
+        for i, (named, numbers) in enumerate(runs):
+            if not named:
+                if not numbers <= (runs[i - 1][1] if i else everyone):
+                    return False
+                # What stands before all names may speak of the next one, 资料[1]提示社区获得性肺炎.
+                cited |= numbers if i else numbers & runs[1][1]
+        # Some names are a symptom's, too: 流鼻血.
+        return all(
+            numbers & cited or name in self._symptoms or name in self._said for _, name, numbers in marks if name
+        )
+
+    def _unknown_disease(self, left: str) -> bool:
         left = _EVERYDAY.sub(lambda match: "□" * len(match.group()), left)
         for match in _DISEASE_LIKE.finditer(left):
             word = match.group()
-            if word in self._symptoms or any(tail in self._symptoms for tail in _tails(word)):
+            if any(self._is_symptom(way) for way in (word, *_tails(word))):
                 continue
             # A general word that a record of the retrieved diseases says may be said again: 颅内感染.
             if _GENERAL.search(word) and (word[-3:] if not word.isascii() else word) in self._records:
                 continue
             return True
         return False
+
+    def _is_symptom(self, word: str) -> bool:
+        # Some of the patients' sayings are names of diseases: 缠腰疮. Those may only be repeated.
+        return word in self._symptoms or (word in self._sayings and word in self._read)
 
     def _grounded(self, plain: str) -> bool:
         words = _latin_words(plain)
@@ -540,6 +472,26 @@ class AnswerGuard:
             return not strange or self._lang == "en"
         return sum(pair in self._pairs for pair in pairs) >= _LEAST_GROUNDED * len(pairs)
 
+    def _names_something_strange(self, left: str) -> bool:
+        for match in _NAMING.finditer(_CITATION.sub("", left)):
+            for place, clause in enumerate(match[match.lastgroup or 0].split(",")):
+                if any(self._is_strange(item, first=not place) for item in _LISTED.split(clause) if "□" not in item):
+                    return True
+        return False
+
+    def _is_strange(self, item: str, *, first: bool) -> bool:
+        """Return whether an item as short as a name is said neither in the records nor by the patient.
+
+        Args:
+            item: What is said to be possible.
+            first: Whether it follows at once; what comes behind a comma is more often no name.
+        """
+        pairs, words = _pair_list(item), _latin_words(item)
+        if 0 < len(pairs) < 8:
+            known = sum(pair in self._pairs or not _LITTLE.isdisjoint(pair) for pair in pairs)
+            return known < (len(pairs) if first else 1)
+        return 0 < len(words) <= 4 and not words <= self._english
+
 
 _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_DOSE, "gives a dose"),
@@ -550,6 +502,14 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),
 )
+
+
+def _citations(plain: str) -> list[tuple[int, str, set[int]]]:
+    """Return where a text cites, as `OtherDiseases.named` does where it names."""
+    return [
+        (match.start(), "", {int(number) for number in re.findall(r"\d+", match[1])})
+        for match in _CITATION.finditer(plain)
+    ]
 
 
 def names_of(document: Document) -> list[str]:
@@ -620,8 +580,18 @@ def bundled_names() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _symptom_words(lexicon: SymptomLexicon) -> frozenset[str]:
+    return frozenset(plain_form(form)[0] for entry in lexicon.entries.values() for form in (entry.term, *entry.en))
+
+
+@functools.lru_cache(maxsize=4)
+def _sayings(lexicon: SymptomLexicon) -> frozenset[str]:
+    return frozenset(plain_form(form)[0] for entry in lexicon.entries.values() for form in entry.colloquial)
+
+
+@functools.lru_cache(maxsize=4)
+def _english_words(lexicon: SymptomLexicon) -> frozenset[str]:
     return frozenset(
-        plain_form(form)[0] for entry in lexicon.entries.values() for form in (entry.term, *entry.colloquial, *entry.en)
+        word for entry in lexicon.entries.values() for form in entry.en for word in _latin_words(_spelled(_bare(form)))
     )
 
 
@@ -638,21 +608,27 @@ def _all_names(names: tuple[str, ...], allowed: frozenset[str], lexicon: Symptom
 
 @functools.lru_cache(maxsize=4)
 def _known_names(names: tuple[str, ...], lexicon: SymptomLexicon) -> frozenset[str]:
-    terms = {_bare(term) for term in lexicon.entries}
-    return frozenset(bare for name in names if (bare := _bare(name)) and bare not in terms)
+    terms = {_as_name(term) for term in lexicon.entries}
+    return frozenset(plain for name in names if (plain := _as_name(name)) and plain not in terms)
 
 
 @functools.lru_cache(maxsize=64)
 def _alternation(names: frozenset[str]) -> re.Pattern[str] | None:
+    return re.compile(_spellings(names)) if any(names) else None
+
+
+def _spellings(names: Iterable[str]) -> str:
     parts = []
     for name in sorted(filter(None, names), key=len, reverse=True):
-        parts.append(rf"\b{re.escape(name)}(?:s|es)?\b" if name.isascii() else re.escape(name))
-    return re.compile("|".join(parts)) if parts else None
+        words = map(re.escape, name.split())
+        # Crohn disease, Crohns disease; preeclampsia, pre eclampsia.
+        parts.append(rf"\b{'s? ?'.join(words)}(?:s|es)?\b" if name.isascii() else " ?".join(words))
+    return "|".join(parts)
 
 
 def _joined(plain: str) -> str:
     """Return the text without blanks and stops between Chinese characters, so that a name cannot be cut by one."""
-    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9]+(?=[\u3400-\u9fff])", "", plain)
+    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])", "", plain)
 
 
 def _tails(word: str) -> list[str]:

@@ -89,6 +89,10 @@ _CUT: Mapping[Lang, str] = {
     "zh": "(大模型回答的其余部分未通过核对,改用知识库原文)",
     "en": "(The rest of the language model's answer did not pass the check; the records follow instead.)",
 }
+_UNCITED: Mapping[Lang, str] = {
+    "zh": "(大模型的回答没有注明资料编号)",
+    "en": "(The language model's answer cites no record.)",
+}
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
 _ENDS = "。!?！？\n"
@@ -276,7 +280,7 @@ class _Checker:
         quotes = [assessed.query[f.start : f.end] for f in said]
         self._guard = AnswerGuard(assessed.documents, names, lexicon, quotes=quotes, secret=_SYSTEM[lang], lang=lang)
         self._documents, self._names, self._lang = assessed.documents, names, lang
-        self._held, self._shown = "", 0
+        self._held, self._read, self._shown = "", 0, False
         self.failed = False
 
     def feed(self, piece: str) -> Iterator[str]:
@@ -285,21 +289,21 @@ class _Checker:
             return
         self._held += piece
         while not self.failed and (sentence := self._next()):
-            yield from self._check(sentence)
-        if len(self._held) > _LONGEST_SENTENCE or self._shown > _LONGEST_ANSWER:
+            passed = self._check(sentence)
+            self._shown = self._shown or bool(passed.strip())
+            if passed and self._shown:
+                yield passed
+        if len(self._held) > _LONGEST_SENTENCE:
             self.failed = True
 
     def finish(self) -> str:
         """Return what is to come behind the sentences that were let through."""
-        if not self.failed:
-            last = "".join(self._check(self._held))
-            self._held = ""
-            if not self.failed and self._guard.incomplete() is None:
-                return last
-            self.failed = True
-            if last and self._shown > len(last):
-                return last + self._instead()
-        return self._instead()
+        last = "" if self.failed else self._check(self._held)
+        if self.failed:
+            return self._instead(_CUT)
+        if self._guard.incomplete() is None:
+            return last
+        return (last if self._shown else "") + self._instead(_UNCITED)
 
     def _next(self) -> str:
         """Take the next whole sentence from what is held."""
@@ -312,16 +316,17 @@ class _Checker:
         sentence, self._held = self._held[:cut], self._held[cut:]
         return sentence
 
-    def _check(self, sentence: str) -> Iterator[str]:
-        if self._guard.violation(sentence) is not None:
-            self.failed = True
-            return
-        self._shown += len(sentence)
-        if sentence:
-            yield sentence
+    def _check(self, sentence: str) -> str:
+        if not sentence:
+            return ""
+        # Here and not by the piece, so that an answer that comes whole is cut where one that is streamed is.
+        too_long = len(sentence) > _LONGEST_SENTENCE or self._read > _LONGEST_ANSWER
+        self._read += len(sentence)
+        self.failed = too_long or self._guard.violation(sentence) is not None
+        return "" if self.failed else sentence
 
-    def _instead(self) -> str:
-        note = (_CUT if self._shown else _REJECTED)[self._lang]
+    def _instead(self, why: Mapping[Lang, str]) -> str:
+        note = (why if self._shown else _REJECTED)[self._lang]
         records = extractive_answer(self._documents, self._lang, disease_names=self._names, with_model=True)
         return ("\n\n" if self._shown else "") + note + "\n" + records
 

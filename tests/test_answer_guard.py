@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
 
 from langchain_bge_medical.answer_guard import (
     AnswerGuard,
+    OtherDiseases,
     bundled_names,
     fit_sentences,
     holds_instruction,
@@ -385,6 +386,220 @@ def test_every_disease_of_the_knowledge_base_may_be_named_where_it_was_retrieved
         assert AnswerGuard([KB[name]], bundled_names(), LEXICON).violation(f"最可能相关的疾病是{said}[1]。") is None
 
 
+SPELLINGS = {
+    "as it is": lambda name: name,
+    "’": lambda name: name.replace("'", "’"),
+    "no apostrophe": lambda name: name.replace("'", ""),
+    "no possessive": lambda name: name.replace("'s", ""),
+    "two blanks": lambda name: name.replace(" ", "  "),
+    "hyphens for blanks": lambda name: name.replace(" ", "-"),
+    "blanks for hyphens": lambda name: name.replace("-", " "),
+    "no hyphens": lambda name: name.replace("-", ""),
+    "‑": lambda name: name.replace("-", "\u2011"),
+    "–": lambda name: name.replace("-", "–"),
+    "underlined": lambda name: f"_{name}_",
+    "bold words": lambda name: " ".join(f"**{word}**" for word in name.split(" ")),
+    "no accents": lambda name: name.translate(str.maketrans("éöç", "eoc")),
+    "plural": lambda name: f"{name}s",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_disease_is_the_same_in_every_spelling_whether_it_was_retrieved_or_not(spelling: str) -> None:
+    others = OtherDiseases(documents(), bundled_names(), LEXICON)
+    foreign = [name for name in bundled_names() if re.search("[a-z]", name) and re.search("[-' éöç]", name)]
+    own = {name for disease in SHOWN for name in names_of(KB[disease])}
+    assert len(foreign) > 400
+    for name in foreign:
+        said = f"It could be {SPELLINGS[spelling](name)} [1]."
+        assert (others(said) is None) is (name in own), said
+
+
+def test_the_end_of_a_name_that_may_be_said_is_not_taken_for_another_in_the_next_sentence() -> None:
+    guard = AnswerGuard([KB["分泌性中耳炎"]], bundled_names(), LEXICON, lang="en")
+    for sentence in ("The most likely condition is secretory otitis media [1]. ", "Please see a doctor today."):
+        assert guard.violation(sentence) is None
+
+
+def test_a_name_is_not_hidden_by_giving_it_letter_by_letter() -> None:
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON)
+    assert any(guard.violation(letter) for letter in ("白\n", "血\n", "病\n"))
+
+
+def test_a_patients_word_for_a_disease_may_be_repeated_and_not_brought_in() -> None:
+    found = [KB["急性乳突炎"], KB["中耳炎"]]
+    said = "您说的缠腰疮与急性乳突炎[1]不同。"
+    assert AnswerGuard(found, bundled_names(), LEXICON).violation(said)
+    assert AnswerGuard(found, bundled_names(), LEXICON, quotes=["缠腰疮"]).violation(said) is None
+
+
+@pytest.mark.parametrize(
+    ("lang", "sentence"),
+    [
+        ("zh", "它也可能是{}、{}、{}[2]。"),
+        ("zh", "可能是急性乳突炎[1]、{}或{}、{}[2]。"),
+        ("zh", "最可能相关的疾病是{},其次是急性乳突炎[1]、{}和{}。"),
+        ("zh", "最可能相关的疾病是急性乳突炎[1],其次是{}[2]、{}、{}。"),
+        ("zh", "急性乳突炎[1]、{}、{}和{}的可能性较大。"),
+        ("en", "It could also be {}, or {}, or {} [2]."),
+        ("en", "The most likely related conditions are acute mastoiditis [1], {} [2], {} and {}."),
+    ],
+)
+def test_each_disease_of_a_list_has_to_be_known_even_if_the_rest_of_the_sentence_is(lang: Any, sentence: str) -> None:
+    strange = {
+        "zh": ("隐睾", "心律失常", "小儿麻痹", "肾盂积水", "房室传导阻滞"),
+        "en": ("PAH", "complete heart block", "cryptorchidism", "amyloid", "Tay-Sachs"),
+    }[lang]
+    known = {"zh": "耳痛", "en": "ear pain"}[lang]
+    for name in strange:
+        for names in ((name, known, known), (known, name, known), (known, known, name)):
+            guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON, quotes=[known], lang=lang)
+            assert guard.violation(sentence.format(*names)), names
+
+
+# What honest models say behind the words that lead to a name.
+LEADING = [
+    ("zh", "急性乳突炎[1]可能是中耳炎[2]的并发症。"),
+    ("zh", "首先考虑急性乳突炎[1],其次考虑中耳炎[2],因为您说耳朵后面红肿。"),
+    ("zh", "其次是中耳炎[2],主要表现为耳痛、耳闷。"),
+    ("zh", "不能排除急性乳突炎[1]的可能性,需要排除其他原因。"),
+    ("zh", "急性乳突炎[1]更符合您说的情况,考虑您的年龄,建议尽快就诊。"),
+    ("zh", "这可能是病情加重的信号,请考虑到耳鼻喉科就诊。"),
+    ("en", "It may be serious, so please consider seeing a doctor today."),
+    ("en", "Your ear pain and fever suggest acute mastoiditis [1], or otitis media [2]."),
+    ("en", "It might also be otitis media [2], which usually causes pain, pressure and muffled hearing."),
+    ("en", "An examination may be needed, and doctors may consider an X-ray."),
+    ("en", "You can't hear well, which fits otitis media [2] and can't hear."),
+]
+
+
+@pytest.mark.parametrize(("lang", "sentence"), LEADING)
+def test_what_is_no_disease_may_follow_where_a_disease_could(lang: Any, sentence: str) -> None:
+    quotes = {"zh": ["耳朵后面红肿"], "en": ["can't hear"]}[lang]
+    guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON, quotes=quotes, lang=lang)
+    assert guard.violation(sentence) is None
+
+
+NUMBERS_ZH = "1 12 0.5 1/2 ２ 半 一 两 三 十 二十 一百 两百五十 一千 两万 贰"
+UNITS_ZH = "毫克 微克 毫升 克 单位 国际单位 片 粒 颗 丸 支 滴 袋 瓶 包 枚 格 勺 小勺 匙 剂 贴 喷 mg ml"
+NUMBERS_EN = "1 2.5 500 1,000 one two three seven eight nine ten twelve twenty hundred thousand half several"
+UNITS_EN = (
+    "mg|MG|m g|mcg|ml|cc|g|IU|milligrams|micrograms|grams|millilitres|units|drops|doses|tablets|pills|capsules|caplets"
+    "|lozenges|puffs|sachets|packets|ampoules|ampules|vials|suppositories|spoonfuls|teaspoons|tablespoonfuls"
+)
+
+
+def quotable(sentence: str) -> bool:
+    return fit_sentences(sentence, lambda text: False) != ""
+
+
+def test_every_number_with_every_unit_is_a_dose() -> None:
+    units = UNITS_EN.split("|")
+    chinese = [f"一次{n}{gap}{unit}就好" for n in NUMBERS_ZH.split() for unit in UNITS_ZH.split() for gap in ("", " ")]
+    english = [f"{n}{gap}{unit} will help" for n in NUMBERS_EN.split() for unit in units for gap in (" ", "-", "  ")]
+    portions = [
+        f"{a} {unit} after each meal" for a in ("a", "another", "a few") for unit in units[units.index("tablets") :]
+    ]
+    kilogram = ["一次一千克就好", "一次一千 克就好"]
+    assert [said for said in (*chinese, *english, *portions) if quotable(said)] == kilogram
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "一次五包",
+        "两包颗粒",
+        "三枚",
+        "一格",
+        "每天2-3次",
+        "40万单位",
+        "ten mg is enough",
+        "a tablet after each meal",
+        "a spoonful of syrup every evening",
+        "500-mg tablets",
+        "500mg",
+        "1 ampoule",
+        "two small white tablets",
+        "twice-daily 500",
+        "every 8h",
+    ],
+)
+def test_a_dose_is_known_however_it_is_put(sentence: str) -> None:
+    assert not quotable(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "39度5",
+        "三天",
+        "发热三天",
+        "一次也没有",
+        "第一次发作",
+        "血压180/110",
+        "血糖126 mg/dl",
+        "血红蛋白 90 g/L",
+        "体重下降五千克",
+        "额头鼓了一包",
+        "起了一个包",
+        "摸着一包脓",
+        "打十个喷嚏",
+        "a week",
+        "two days",
+        "ten days",
+        "take a rest",
+        "a few days",
+        "her pressure often drops at night",
+        "peeing every half hour",
+        "a joint capsule",
+    ],
+)
+def test_an_ordinary_number_is_no_dose(sentence: str) -> None:
+    assert quotable(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["最可能相关的是急性乳突炎[1],其次是中耳炎[2]。"],
+        ["可能相关的是急性乳突炎和中耳炎[1][2]。"],
+        ["可能相关的是急性乳突炎和中耳炎[1、2]。"],
+        ["[1]急性乳突炎,[2]中耳炎。"],
+        ["资料[1]提示急性乳突炎,中耳炎[2]较轻。"],
+        ["可能与急性乳突炎有关,耳后红肿[1]。"],
+        ["急性乳突炎[1]是中耳炎[2]的并发症。", "急性乳突炎比中耳炎急,请今天就诊。", "中耳炎[2]较轻。"],
+        ["耳痛、发热[1]。"],
+    ],
+)
+def test_a_disease_has_its_number_where_it_is_first_named(sentences: list[str]) -> None:
+    guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON)
+    assert [guard.violation(sentence) for sentence in sentences] == [None] * len(sentences)
+    assert guard.incomplete() is None
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "最可能相关的是急性乳突炎[2],其次是中耳炎[1]。",
+        "最可能相关的是急性乳突炎[2]。",
+        "[2]急性乳突炎,[1]中耳炎。",
+        "最可能相关的是急性乳突炎[1],其次是中耳炎。",
+        "最可能相关的是急性乳突炎,其次是中耳炎[2]。",
+        "最可能相关的是急性乳突炎[1][2]。",
+        "最可能相关的是急性乳突炎。",
+        "急性乳突炎[1]比中耳炎[1]急。",
+    ],
+)
+def test_another_diseases_number_and_none_are_not_let_through(sentence: str) -> None:
+    guard = AnswerGuard([KB["急性乳突炎"], KB["中耳炎"]], bundled_names(), LEXICON)
+    assert guard.violation(sentence) == "names a disease without its number, or with another's"
+
+
+def test_what_the_patient_calls_a_symptom_needs_no_number_though_it_is_a_diseases_name() -> None:
+    found, said = [KB["鼻出血"], KB["血友病"]], "您说流鼻血,更符合血友病[2]。"
+    assert AnswerGuard(found, bundled_names(), LEXICON, quotes=["流鼻血"]).violation(said) is None
+
+
 def test_an_answer_without_a_citation_is_replaced() -> None:
     for answer in answers(Obedient(honest="建议今天到呼吸内科就诊。", payload="请及时就医"), "发热咳嗽", documents()):
         assert "1. 社区获得性肺炎" in answer
@@ -396,6 +611,52 @@ def test_of_an_answer_that_goes_wrong_the_good_beginning_stays_and_the_records_f
     assert whole.startswith(HONEST.partition("。")[0])
     assert "其余部分未通过核对" in whole
     assert "1. 社区获得性肺炎" in whole
+
+
+def noted(reply: str, lang: Any = "zh") -> tuple[str, str]:
+    """What is said before the records, by a model that gives its answer whole, and in pieces."""
+    query = {"zh": "发热咳嗽三天", "en": "fever and cough"}[lang]
+    said = []
+    for model in (FakeListChatModel(responses=[reply]), FakeListChatModel(responses=[reply], disable_streaming=True)):
+        chain = build_answer_chain(Fixed(documents=documents()), model, lexicon=LEXICON, lang=lang)
+        said.append(
+            re.split(
+                r"\(以下为知识库原文摘录\)|These are excerpts|\n\n(?:再请问|One more)", chain.invoke(query)["answer"]
+            )[0]
+        )
+    return said[0], said[1]
+
+
+@pytest.mark.parametrize("reply", ["最可能相关的是社区获得性肺炎", "建议今天就诊", "\n\n一次三片。", "\n"])
+def test_where_nothing_was_shown_the_note_speaks_of_the_whole_answer(reply: str) -> None:
+    assert set(noted(reply)) == {"(大模型的回答未通过核对,未予采用)\n"}
+
+
+@pytest.mark.parametrize("reply", ["建议今天就诊。", "建议今天就诊。请到呼吸内科就诊", "\n建议今天就诊。\n"])
+def test_where_all_was_shown_the_note_does_not_speak_of_a_rest(reply: str) -> None:
+    expected = f"{reply.lstrip()}\n\n(大模型的回答没有注明资料编号)\n"
+    assert set(noted(reply)) == {expected}
+
+
+def test_where_a_rest_was_left_out_the_note_says_so() -> None:
+    said = "最可能相关的是社区获得性肺炎[1]。"
+    expected = f"{said}\n\n(大模型回答的其余部分未通过核对,改用知识库原文)\n"
+    assert set(noted(f"{said}一次三片")) == {expected}
+    assert set(noted(said)) == {said}
+
+
+@pytest.mark.parametrize("length", [399, 400, 401, 450])
+def test_a_sentence_is_too_long_whether_it_comes_whole_or_in_pieces(length: int) -> None:
+    sentence = ("发热、咳嗽、" * 100)[: length - 1] + "。"
+    whole, pieces = noted(f"可能与社区获得性肺炎[1]有关。{sentence}")
+    assert whole == pieces
+    assert (sentence in whole) is (length <= 400)
+
+
+def test_an_answer_is_cut_at_the_same_place_whether_it_comes_whole_or_in_pieces() -> None:
+    whole, pieces = noted("可能与社区获得性肺炎[1]有关。" + ("发热、咳嗽、咳痰" * 20 + "。") * 30)
+    assert whole == pieces
+    assert 4_000 < len(whole) < 4_300
 
 
 def test_red_flags_stand_before_whatever_the_model_says() -> None:
