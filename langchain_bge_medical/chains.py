@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -38,6 +40,7 @@ from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
 
 Lang = Literal["zh", "en"]
+logger = logging.getLogger(__name__)
 
 NOTICE: Mapping[Lang, str] = {
     "zh": "以上内容由程序根据知识库整理,仅供参考,不是诊断,不能代替医生面诊;症状加重或出现危险信号请立即就医。",
@@ -89,13 +92,22 @@ _CUT: Mapping[Lang, str] = {
     "zh": "(大模型回答的其余部分未通过核对,改用知识库原文)",
     "en": "(The rest of the language model's answer did not pass the check; the records follow instead.)",
 }
+_DOWN: Mapping[Lang, str] = {
+    "zh": "(大模型没有应答,以下为知识库原文)",
+    "en": "(The language model did not answer; the records follow instead.)",
+}
 _UNCITED: Mapping[Lang, str] = {
     "zh": "(大模型的回答没有注明资料编号)",
     "en": "(The language model's answer cites no record.)",
 }
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
-_ENDS = "。!?！？\n"
+_NUMBERS = r"(?: ?[\[【〔][\d,、 ]{1,12}[\]】〕])*"
+_ENDS: Mapping[Lang, re.Pattern[str]] = {
+    "zh": re.compile(rf"[。!?！？\n]{_NUMBERS}"),
+    "en": re.compile(rf"(?:[。!?！？\n]|\.(?= )){_NUMBERS}"),
+}
+_NUMBER_TO_COME = re.compile(r" ?(?:[\[【〔][\d,、 ]{0,12})?$")
 _LONGEST_SENTENCE = 400  # characters that are held back for a check before the answer is given up
 _LONGEST_ANSWER = 4_000
 
@@ -123,7 +135,8 @@ def build_answer_chain(
 
     Each sentence of the model is checked by `AnswerGuard` before it is passed on: it may name only what was
     retrieved, must cite it, and gives no doses. At the first sentence that does not pass, the rest is dropped and
-    the records' own words follow.
+    the records' own words follow; so they do when the model fails, whatever it raises, and a WARNING names the error's
+    class.
 
     Args:
         retriever: Two-stage or any other.
@@ -237,7 +250,7 @@ class _Answering:
             yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
         else:
             checker, values = self.asked(assessed, given)
-            for piece in self._model.stream(values, config):
+            for piece in checker.hear(self._model.stream(values, config)):
                 for passed in checker.feed(piece):
                     yield AddableDict(answer=passed)
                 if checker.failed:
@@ -262,7 +275,7 @@ class _Answering:
             yield AddableDict(answer=excerpts)
         else:
             checker, values = await asyncio.to_thread(self.asked, assessed, given)
-            async for piece in self._model.astream(values, config):
+            async for piece in checker.ahear(self._model.astream(values, config)):
                 for passed in checker.feed(piece):
                     yield AddableDict(answer=passed)
                 if checker.failed:
@@ -281,39 +294,63 @@ class _Checker:
         self._guard = AnswerGuard(assessed.documents, names, lexicon, quotes=quotes, secret=_SYSTEM[lang], lang=lang)
         self._documents, self._names, self._lang = assessed.documents, names, lang
         self._held, self._read, self._shown = "", 0, False
-        self.failed = False
+        self.failed = self._down = False
+
+    def hear(self, pieces: Iterator[str]) -> Iterator[str]:
+        """Yield a model's pieces until it fails: a server that is down takes neither red flags nor records away."""
+        try:
+            yield from pieces
+        except Exception as error:
+            self._give_up(error)
+
+    async def ahear(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Do as `hear`."""
+        try:
+            async for piece in pieces:
+                yield piece
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        # Its message may hold the prompt.
+        logger.warning("the chat model failed with %s; the records answer instead", type(error).__name__)
+        self._down = True
 
     def feed(self, piece: str) -> Iterator[str]:
         """Take a piece of the answer and yield the sentences that it completes and that pass."""
         if self.failed:
             return
         self._held += piece
-        while not self.failed and (sentence := self._next()):
-            passed = self._check(sentence)
-            self._shown = self._shown or bool(passed.strip())
-            if passed and self._shown:
-                yield passed
+        yield from self._whole(ended=False)
         if len(self._held) > _LONGEST_SENTENCE:
             self.failed = True
 
     def finish(self) -> str:
         """Return what is to come behind the sentences that were let through."""
+        rest = "".join(self._whole(ended=True))
+        if self._down:
+            return rest + self._instead(_DOWN)
         last = "" if self.failed else self._check(self._held)
         if self.failed:
-            return self._instead(_CUT)
+            return rest + self._instead(_CUT)
         if self._guard.incomplete() is None:
-            return last
-        return (last if self._shown else "") + self._instead(_UNCITED)
+            return rest + last
+        return rest + (last if self._shown else "") + self._instead(_UNCITED)
 
-    def _next(self) -> str:
-        """Take the next whole sentence from what is held."""
-        ends = [i for end in _ENDS if (i := self._held.find(end)) >= 0]
-        if self._lang == "en" and (i := self._held.find(". ")) >= 0:
-            ends.append(i)
-        if not ends:
+    def _whole(self, *, ended: bool) -> Iterator[str]:
+        """Yield the whole sentences of what is held, as far as they pass."""
+        while not self.failed and (sentence := self._next(ended=ended)):
+            passed = self._check(sentence)
+            self._shown = self._shown or bool(passed.strip())
+            if passed and self._shown:
+                yield passed
+
+    def _next(self, *, ended: bool) -> str:
+        """Take the next whole sentence from what is held, with the numbers behind its stop: 肺炎。[1]."""
+        end = _ENDS[self._lang].search(self._held)
+        if end is None or (not ended and _NUMBER_TO_COME.match(self._held, end.end())):
             return ""
-        cut = min(ends) + 1
-        sentence, self._held = self._held[:cut], self._held[cut:]
+        sentence, self._held = self._held[: end.end()], self._held[end.end() :]
         return sentence
 
     def _check(self, sentence: str) -> str:
@@ -326,7 +363,7 @@ class _Checker:
         return "" if self.failed else sentence
 
     def _instead(self, why: Mapping[Lang, str]) -> str:
-        note = (why if self._shown else _REJECTED)[self._lang]
+        note = (why if self._shown or self._down else _REJECTED)[self._lang]
         records = extractive_answer(self._documents, self._lang, disease_names=self._names, with_model=True)
         return ("\n\n" if self._shown else "") + note + "\n" + records
 

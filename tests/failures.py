@@ -126,8 +126,8 @@ def no_tokenizer(folder: Path) -> None:
         file.unlink()
 
 
-def answer(query: str, reply: str | None = None) -> str:
-    llm = None if reply is None else FakeListChatModel(responses=[reply])
+def answer(query: str, reply: str | None = None, fails_at: int | None = None) -> str:
+    llm = None if reply is None else FakeListChatModel(responses=[reply], error_on_chunk_number=fails_at)
     pneumonia = record_documents()[0]
     pneumonia.metadata["relevance_score"] = 0.9
     said: str = build_answer_chain(Fixed(documents=[pneumonia]), llm).invoke(query)["answer"]
@@ -185,6 +185,7 @@ ROWS: dict[str, Callable[[Path], object]] = {
     "A question of a million characters": lambda f: answer("头痛" * 500_000),
     "A question that nothing matches": lambda f: answer("你好"),
     "The chat model names a dose": lambda f: answer("发热咳嗽", "可能是社区获得性肺炎[1],请服用阿莫西林500mg。"),
+    "The chat model's server is down": lambda f: answer("发热咳嗽", "可能是", fails_at=1),
     "Somebody does not want to live": lambda f: answer("我不想活了"),
     "Somebody is beaten": lambda f: answer("我老公打我"),
 }

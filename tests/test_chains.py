@@ -12,8 +12,9 @@ import httpx
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.language_models import BaseChatModel, FakeListChatModel, GenericFakeChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
 from langchain_openai import ChatOpenAI
 
@@ -428,11 +429,6 @@ async def test_the_model_and_the_retriever_are_traced_inside_the_chain(way: str,
     assert handler.seen == ["retriever in True", "model in True"]
 
 
-def test_a_model_that_fails_is_heard_of(retriever: BM25Retriever) -> None:
-    with pytest.raises((StopIteration, RuntimeError)):
-        answer_chain(retriever, listening()).invoke(QUERY)
-
-
 class Fixed(BaseRetriever):
     documents: list[Document]
 
@@ -507,3 +503,54 @@ def test_the_patients_words_are_in_no_log_record(retriever: BM25Retriever, caplo
             list(answer_chain(retriever, llm).stream(f"canary7741 {DANGER}"))
     assert "canary7741" not in caplog.text
     assert "胸痛" not in caplog.text
+
+
+URGENT = "胸口压榨样疼,出冷汗,左胳膊发麻,还发热咳嗽"
+
+
+class Down(BaseChatModel):
+    """A chat model whose server goes away behind what is said, or at once."""
+
+    said: str = ""
+
+    @property
+    def _llm_type(self) -> str:
+        return "down"
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        raise ConnectionError
+
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        if self.said:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=self.said))
+        raise ConnectionError(f"nobody there; the prompt was {URGENT}")
+
+
+@pytest.mark.parametrize("said", ["", REPLY])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_red_flags_diseases_and_records_are_told_when_the_chat_model_is_down(
+    said: str, asynchronous: bool, retriever: BM25Retriever, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = answer_chain(retriever, Down(said=said))
+    answer = await chain.ainvoke(URGENT) if asynchronous else chain.invoke(URGENT)
+    assert answer["triage"]["level"] == "emergency"
+    assert answer["documents"]
+    assert answer["answer"].startswith("【")
+    assert said in answer["answer"]
+    assert "大模型没有应答" in answer["answer"]
+    assert answer["documents"][0].metadata["disease"] in answer["answer"].rpartition("大模型没有应答")[2]
+    assert "ConnectionError" in caplog.text
+    assert URGENT not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lang", "reply"),
+    [
+        ("zh", "最可能相关的是社区获得性肺炎。[1]请到呼吸内科就诊。"),
+        ("zh", "最可能相关的是社区获得性肺炎。 [1]\n请到呼吸内科就诊。"),
+        ("en", "It most closely fits 社区获得性肺炎. [1] See a doctor today."),
+    ],
+)
+def test_a_number_may_stand_behind_the_stop(lang: Any, reply: str, retriever: BM25Retriever) -> None:
+    for llm in (FakeListChatModel(responses=[reply]), listening(reply)):  # by the character, by the word
+        assert reply in answer_chain(retriever, llm, lang=lang).invoke(QUERY)["answer"]
