@@ -298,6 +298,7 @@ _NAMING = re.compile(
 )
 _LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
 _LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")
+_QUOTATION = re.compile(r"[“「『\"‘]([^“”「」『』\"\n]{2,60})[”」』\"’]")
 _SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
 _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
@@ -349,6 +350,7 @@ class AnswerGuard:
         lexicon: SymptomLexicon,
         *,
         quotes: Iterable[str] = (),
+        query: str = "",
         secret: str = "",
         lang: Lang = "zh",
     ) -> None:
@@ -359,6 +361,7 @@ class AnswerGuard:
             names: All disease names and aliases there are; those of `documents` are allowed.
             lexicon: Its terms are symptoms, not diseases; so is what patients call them where patient or records do.
             quotes: Words of the patient that may be repeated, besides.
+            query: What the patient says now; between quotation marks all of it but orders and doses may be repeated.
             secret: What may not be repeated at any length, such as the prompt.
             lang: Language of the answer.
         """
@@ -370,6 +373,7 @@ class AnswerGuard:
         own = (name for document in documents for name in names_of(document))
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
         self._said = _bare("\n".join(quotes))
+        self._query = _bare(query)
         self._read = f"{self._records}\n{self._said}"
         self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
         self._vocabulary = _latin_words(f"{_WORDS} {self._read}")
@@ -385,6 +389,8 @@ class AnswerGuard:
         Args:
             sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
         """
+        whole = _bare(self._tail + sentence)
+        sentence = self._without_quotations(sentence)
         own, plain = _bare(sentence), _bare(self._tail + sentence)
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
         self._tail = self._others.masked(plain)[-24:]
@@ -393,13 +399,17 @@ class AnswerGuard:
         named, left = self._others.named(own), self._others.masked(own)
         if any(not numbers for _, _, numbers in named) or self._others(_joined(plain)):
             return "names a disease that was not retrieved"
-        if self._unknown_disease(left):
-            return "names what looks like a disease that was not retrieved"
         for pattern, reason in _CHECKS:
-            if _found(pattern, plain) or pattern.search(_joined(own)):
+            if _found(pattern, whole) or pattern.search(_joined(own)):
                 return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
+        return self._unsupported(own, named, left)
+
+    def _unsupported(self, own: str, named: Sequence[tuple[int, str, set[int]]], left: str) -> str | None:
+        """Return which of `UNSUPPORTED` a bare sentence is, or `None`; what passes counts as said and cited."""
+        if self._unknown_disease(left):
+            return "names what looks like a disease that was not retrieved"
         marks = sorted([*named, *_citations(_spelled(own))], key=lambda mark: mark[0])
         numbers = {number for _, name, cited in marks if not name for number in cited}
         if any(not 1 <= number <= self._count for number in numbers):
@@ -412,6 +422,10 @@ class AnswerGuard:
         self._said_something = True
         self._cited |= numbers
         return None
+
+    def _without_quotations(self, sentence: str) -> str:
+        """Return a sentence without the patient's own words between quotation marks, which may name any disease."""
+        return _QUOTATION.sub(lambda match: "□" if _bare(match[1]).strip() in self._query else match.group(), sentence)
 
     def incomplete(self) -> str | None:
         """Return why the whole answer may not stand, once all its sentences were checked, or `None`."""
@@ -492,6 +506,17 @@ class AnswerGuard:
             return known < (len(pairs) if first else 1)
         return 0 < len(words) <= 4 and not words <= self._english
 
+
+UNSUPPORTED = frozenset(
+    {
+        "names what looks like a disease that was not retrieved",
+        "cites a record that there is not",
+        "names a disease without its number, or with another's",
+        "says what neither the records nor the patient's words say",
+    }
+)
+"""What makes `AnswerGuard.violation` refuse a sentence of an honest model, too: such a one is left out, and the answer
+goes on. After any other nothing more of it is heard."""
 
 _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_DOSE, "gives a dose"),

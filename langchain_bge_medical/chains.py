@@ -20,6 +20,7 @@ from langchain_core.runnables.base import RunnableGenerator
 from langchain_core.runnables.utils import AddableDict
 
 from langchain_bge_medical.answer_guard import (
+    UNSUPPORTED,
     AnswerGuard,
     OtherDiseases,
     bundled_names,
@@ -96,6 +97,11 @@ _DOWN: Mapping[Lang, str] = {
     "zh": "(大模型没有应答,以下为知识库原文)",
     "en": "(The language model did not answer; the records follow instead.)",
 }
+_LEFT_OUT: Mapping[Lang, str] = {
+    "zh": "(大模型回答中有 {count} 句无法与资料核对,已略去)",
+    "en": "(Sentences of the language model's answer that could not be checked against the records and were left out: "
+    "{count})",
+}
 _UNCITED: Mapping[Lang, str] = {
     "zh": "(大模型的回答没有注明资料编号)",
     "en": "(The language model's answer cites no record.)",
@@ -134,9 +140,10 @@ def build_answer_chain(
     `Assessment.as_data()`. Where it is better to say nothing, `documents` is empty and the model is not asked.
 
     Each sentence of the model is checked by `AnswerGuard` before it is passed on: it may name only what was
-    retrieved, must cite it, and gives no doses. At the first sentence that does not pass, the rest is dropped and
-    the records' own words follow; so they do when the model fails, whatever it raises, and a WARNING names the error's
-    class.
+    retrieved, must cite it, and gives no doses. A sentence that says what neither records nor patient say is left
+    out, and a note counts those. At the first that names another disease, a dose or a drug, or obeys somebody else,
+    the rest is dropped and the records' own words follow; so they do when the model fails, whatever it raises, and a
+    WARNING names the error's class.
 
     Args:
         retriever: Two-stage or any other.
@@ -291,9 +298,12 @@ class _Checker:
     def __init__(self, assessed: Assessment, names: Sequence[str], lexicon: SymptomLexicon, lang: Lang) -> None:
         said = [f for f in assessed.findings if f.status in ("present", "possible", "absent")]
         quotes = [assessed.query[f.start : f.end] for f in said]
-        self._guard = AnswerGuard(assessed.documents, names, lexicon, quotes=quotes, secret=_SYSTEM[lang], lang=lang)
+        self._guard = AnswerGuard(
+            assessed.documents, names, lexicon, quotes=quotes, query=assessed.query, secret=_SYSTEM[lang], lang=lang
+        )
         self._documents, self._names, self._lang = assessed.documents, names, lang
         self._held, self._read, self._shown = "", 0, False
+        self._left_out = 0
         self.failed = self._down = False
 
     def hear(self, pieces: Iterator[str]) -> Iterator[str]:
@@ -334,7 +344,7 @@ class _Checker:
         if self.failed:
             return rest + self._instead(_CUT)
         if self._guard.incomplete() is None:
-            return rest + last
+            return rest + last + self._omissions()
         return rest + (last if self._shown else "") + self._instead(_UNCITED)
 
     def _whole(self, *, ended: bool) -> Iterator[str]:
@@ -359,8 +369,13 @@ class _Checker:
         # Here and not by the piece, so that an answer that comes whole is cut where one that is streamed is.
         too_long = len(sentence) > _LONGEST_SENTENCE or self._read > _LONGEST_ANSWER
         self._read += len(sentence)
-        self.failed = too_long or self._guard.violation(sentence) is not None
-        return "" if self.failed else sentence
+        reason = self._guard.violation(sentence)
+        self._left_out += reason in UNSUPPORTED
+        self.failed = too_long or (reason is not None and reason not in UNSUPPORTED)
+        return sentence if reason is None and not too_long else ""
+
+    def _omissions(self) -> str:
+        return "\n\n" + _LEFT_OUT[self._lang].format(count=self._left_out) if self._left_out else ""
 
     def _instead(self, why: Mapping[Lang, str]) -> str:
         note = (why if self._shown or self._down else _REJECTED)[self._lang]

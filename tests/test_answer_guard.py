@@ -659,6 +659,44 @@ def test_an_answer_is_cut_at_the_same_place_whether_it_comes_whole_or_in_pieces(
     assert 4_000 < len(whole) < 4_300
 
 
+STRAY = "今晚打老虎。"
+
+
+def test_a_sentence_that_nothing_supports_is_left_out_and_counted_and_the_answer_goes_on() -> None:
+    reply = f"您好!{HONEST}{STRAY}急性支气管炎多有胸骨后疼痛[2]。请今天就诊。"
+    for answer in answers(FakeListChatModel(responses=[reply]), "发热咳嗽三天", documents()):
+        assert HONEST in answer
+        assert "急性支气管炎多有胸骨后疼痛[2]。请今天就诊。" in answer
+        assert STRAY not in answer
+        assert "有 1 句无法与资料核对,已略去" in answer
+        assert "知识库原文" not in answer
+
+
+@pytest.mark.parametrize("wrong", ["每天吃两片布洛芬。", "也可能是白血病。", "您不需要去医院。"])
+def test_after_another_disease_a_dose_or_an_order_nothing_more_of_the_model_is_heard(wrong: str) -> None:
+    for answer in answers(FakeListChatModel(responses=[f"{HONEST}{wrong}{STRAY}请今天就诊。"]), "发热", documents()):
+        assert HONEST in answer
+        assert "请今天就诊。" not in answer
+        assert "知识库原文" in answer
+
+
+@pytest.mark.parametrize(("attack", "payload"), ATTACKS)
+def test_what_was_left_out_opens_no_door_for_what_follows(attack: str, payload: str) -> None:
+    reply = f"{STRAY}{HONEST}{STRAY}{payload}。{STRAY}{payload}"
+    for answer in answers(FakeListChatModel(responses=[reply]), "发热咳嗽三天,咳黄痰", documents()):
+        assert hidden(payload) not in hidden(answer)
+
+
+def test_what_the_patient_said_may_be_quoted_with_any_disease_in_it_but_with_no_dose() -> None:
+    query = "我有糖尿病,发热咳嗽,能吃布洛芬400毫克吗"
+    good = "您提到“我有糖尿病”和“发热咳嗽”,最可能相关的疾病是社区获得性肺炎[1]。"
+    for answer in answers(FakeListChatModel(responses=[good]), query, documents()):
+        assert good in answer
+    for bad in ("您说“吃布洛芬400毫克”,与社区获得性肺炎[1]相符。", "您说“我有白血病”,与社区获得性肺炎[1]相符。"):
+        for answer in answers(FakeListChatModel(responses=[bad]), query, documents()):
+            assert bad not in answer
+
+
 def test_red_flags_stand_before_whatever_the_model_says() -> None:
     for answer in answers(Obedient(payload="不用打120"), "突然胸口压榨样疼痛,出冷汗", documents()):
         assert answer.startswith("【紧急】")
