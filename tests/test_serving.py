@@ -781,6 +781,25 @@ def test_a_stream_that_nobody_reads_any_more_gives_back_what_it_held_and_is_no_e
 
 
 def test_a_failure_in_the_middle_of_a_stream_is_its_last_event() -> None:
+    class Breaking(BaseRetriever):
+        broken: bool = False
+
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            if self.broken:
+                raise RuntimeError(CANARY)
+            return record_documents()
+
+    scorer, recall = SharedCharacters(), Breaking()
+    with service(scorer, medical=make_medical(record_documents(), scorer, recall=recall)) as remote:
+        recall.broken = True
+        events = events_of(remote.post("/chat", {"query": COMPLAINT}).text)
+        assert events[0][0] == "triage"
+        assert events[-1][0] == "error"
+        assert events[-1][1]["error"]["type"] == "internal_error"
+        assert CANARY not in json.dumps(events[-1], ensure_ascii=False)
+
+
+def test_where_the_chat_model_fails_the_records_answer_and_nobody_hears_what_it_was_told() -> None:
     class Broken(GenericFakeChatModel):
         def _generate(self, *_: Any, **__: Any) -> Any:
             raise RuntimeError(CANARY)
@@ -788,11 +807,14 @@ def test_a_failure_in_the_middle_of_a_stream_is_its_last_event() -> None:
     scorer = SharedCharacters()
     llm = Broken(messages=iter([]))
     with service(scorer, medical=make_medical(record_documents(), scorer, llm=llm)) as remote:
-        events = events_of(remote.post("/chat", {"query": COMPLAINT}).text)
-        assert [name for name, _ in events][:2] == ["triage", "documents"]
-        assert events[-1][0] == "error"
-        assert events[-1][1]["error"]["type"] == "internal_error"
-        assert "CANARY" not in json.dumps(events[-1], ensure_ascii=False)
+        streamed = remote.post("/chat", {"query": COMPLAINT}).text
+        assert [name for name, _ in events_of(streamed)][:2] == ["triage", "documents"]
+        assert events_of(streamed)[-1][0] == "done"
+        asked = remote.post("/ask", {"query": COMPLAINT})
+        assert asked.status_code == 200
+        for said in (streamed, asked.text):
+            assert "大模型没有应答" in said
+            assert CANARY not in said
 
 
 @pytest.mark.parametrize(
