@@ -46,7 +46,7 @@ _MAY = re.compile(r"\b(?:may|might)\b(?! \d)")
 _DENIAL = re.compile(r"\b(?:not|never|no|hardly|nor|cannot)\b|n['’]t\b")
 # Between a finding and its end: another subject, or what brings relief for a while.
 _SOMETHING_ELSE = re.compile(
-    rf"{_DENIAL.pattern}|\b(?:i|since|once|when|whenever|if|after|before|than|so|then|makes?|like)\b"
+    rf"{_DENIAL.pattern}|\b(?:i|my|his|her|and|since|once|when|whenever|if|after|before|than|so|then|makes?|like)\b"
 )
 # What looks like a denial and affirms.
 _AFFIRMS = re.compile(
@@ -69,8 +69,7 @@ _COMES_TO_AN_END = (
     r"|cleared(?: right)?(?: up)?|calmed(?: right)? down|tapered off"
     r"|dried up|faded(?: away)?|(?:quite )?let go of|finished|went away|gone(?: away)?(?=\s*$|,| (?:away|now|after"
     r"|since|by|today|completely|with|again|from)\b)|(?:buggered|pissed|cleared) off"
-    r"|over with|went with it|come good|passed off|settled(?: down)?|(?:completely |totally "
-    r"|fully )?(?:back to )?normal(?= again| now|\s*$)"
+    r"|over with|went with it|come good|passed off|settled(?: down)?|back to normal|normal(?= again| now)"
     r"|(?:fully |quite |both )*(?:alright|all right|fine)(?= now|\s*$)|better now|(?:stop|settle|go down|okay"
     r"|ok) (?:already|liao)|only lasted|(?:calmed|broke|went)(?=\s*$| (?:but|this)\b)|resolved|healed(?: up)?"
     r"|left (?:me|him|her)(?! (?:with|so|too|very|\w+ed\b|weak|tired)))"
