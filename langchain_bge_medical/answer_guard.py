@@ -304,6 +304,15 @@ _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
 
 
+_LOOKS_UNKNOWN = "names what looks like a disease that was not retrieved"
+_NO_SUCH_RECORD = "cites a record that there is not"
+_WRONG_NUMBER = "names a disease without its number, or with another's"
+_UNGROUNDED = "says what neither the records nor the patient's words say"
+UNSUPPORTED = frozenset({_LOOKS_UNKNOWN, _NO_SUCH_RECORD, _WRONG_NUMBER, _UNGROUNDED})
+"""What makes `AnswerGuard.violation` refuse a sentence of an honest model, too: such a one is left out, and the answer
+goes on. After any other nothing more of it is heard."""
+
+
 class OtherDiseases:
     """Tells whether a text names a disease that is not among some documents."""
 
@@ -409,16 +418,16 @@ class AnswerGuard:
     def _unsupported(self, own: str, named: Sequence[tuple[int, str, set[int]]], left: str) -> str | None:
         """Return which of `UNSUPPORTED` a bare sentence is, or `None`; what passes counts as said and cited."""
         if self._unknown_disease(left):
-            return "names what looks like a disease that was not retrieved"
+            return _LOOKS_UNKNOWN
         marks = sorted([*named, *_citations(_spelled(own))], key=lambda mark: mark[0])
         numbers = {number for _, name, cited in marks if not name for number in cited}
         if any(not 1 <= number <= self._count for number in numbers):
-            return "cites a record that there is not"
+            return _NO_SUCH_RECORD
         # [1]社区获得性肺炎 is as good as 社区获得性肺炎[1].
         if not self._fit(marks) and (marks[0][1] or not self._fit(marks[::-1])):
-            return "names a disease without its number, or with another's"
+            return _WRONG_NUMBER
         if not self._grounded(own) or self._names_something_strange(left):
-            return "says what neither the records nor the patient's words say"
+            return _UNGROUNDED
         self._said_something = True
         self._cited |= numbers
         return None
@@ -506,17 +515,6 @@ class AnswerGuard:
             return known < (len(pairs) if first else 1)
         return 0 < len(words) <= 4 and not words <= self._english
 
-
-UNSUPPORTED = frozenset(
-    {
-        "names what looks like a disease that was not retrieved",
-        "cites a record that there is not",
-        "names a disease without its number, or with another's",
-        "says what neither the records nor the patient's words say",
-    }
-)
-"""What makes `AnswerGuard.violation` refuse a sentence of an honest model, too: such a one is left out, and the answer
-goes on. After any other nothing more of it is heard."""
 
 _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_DOSE, "gives a dose"),

@@ -118,6 +118,10 @@ _LONGEST_SENTENCE = 400  # characters that are held back for a check before the 
 _LONGEST_ANSWER = 4_000
 
 
+class QueryTooLongError(ValueError):
+    """More words than the answer chain takes; the message holds none of them."""
+
+
 def build_answer_chain(
     retriever: BaseRetriever,
     llm: BaseChatModel | None = None,
@@ -159,8 +163,8 @@ def build_answer_chain(
             one that was not retrieved; those of the bundled one are known.
 
     Returns:
-        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters, and for a
-        history that is no list of messages, in any form that LangChain takes.
+        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters (then a
+        `QueryTooLongError`), and for a history that is no list of messages, in any form that LangChain takes.
 
     Raises:
         ValueError: If the retriever holds another knowledge base than the calibration was fitted for.
@@ -367,12 +371,14 @@ class _Checker:
         if not sentence:
             return ""
         # Here and not by the piece, so that an answer that comes whole is cut where one that is streamed is.
-        too_long = len(sentence) > _LONGEST_SENTENCE or self._read > _LONGEST_ANSWER
+        self.failed = len(sentence) > _LONGEST_SENTENCE or self._read > _LONGEST_ANSWER
         self._read += len(sentence)
-        reason = self._guard.violation(sentence)
-        self._left_out += reason in UNSUPPORTED
-        self.failed = too_long or (reason is not None and reason not in UNSUPPORTED)
-        return sentence if reason is None and not too_long else ""
+        reason = None if self.failed else self._guard.violation(sentence)
+        if reason in UNSUPPORTED:
+            self._left_out += 1
+        elif reason is not None:
+            self.failed = True
+        return sentence if reason is None and not self.failed else ""
 
     def _omissions(self) -> str:
         return "\n\n" + _LEFT_OUT[self._lang].format(count=self._left_out) if self._left_out else ""
@@ -594,7 +600,7 @@ def _as_inputs(given: str | Mapping[str, Any]) -> dict[str, Any]:
             'the chain takes the patient\'s words, or {"query": ..., "history": [...]}; the query is blank'
         )
     if len(query) > LONGEST_QUERY:
-        raise ValueError(f"the query has {len(query):,} characters; at most {LONGEST_QUERY:,} are taken")
+        raise QueryTooLongError(f"the query has {len(query):,} characters; at most {LONGEST_QUERY:,} are taken")
     return {"query": query, "history": _messages(given.get("history") or [])}
 
 

@@ -92,10 +92,6 @@ class UserError(Exception):
     """A mistake of the user's, shown as one line; exit code 2."""
 
 
-class _TooLongError(UserError):
-    """More words than the answer chain takes."""
-
-
 _TEXTS = {
     "zh": {
         "columns": ("#", "疾病", "相关度(未校准)", "召回名次", "科室", "符合的症状", "否认或不符"),
@@ -232,7 +228,7 @@ def ask(
     """Answer one description of symptoms. 回答一次提问。."""
     if not query.strip():
         raise UserError("the query is blank; describe the symptoms, e.g. ask '发烧三天,咳嗽,痰多'")
-    from langchain_bge_medical.chains import triage_text
+    from langchain_bge_medical.chains import QueryTooLongError, triage_text
     from langchain_bge_medical.clinical.triage import Triage
 
     chat_model = _chat_model(llm, llm_base_url)
@@ -241,7 +237,10 @@ def ask(
     chain = _chain(parts, chat_model, lang)
     watch = _stopwatch()
     started = time.perf_counter()
-    answer = chain.invoke(query, config={"callbacks": [watch]})
+    try:
+        answer = chain.invoke(query, config={"callbacks": [watch]})
+    except QueryTooLongError as error:
+        raise UserError(str(error)) from None
     total = (time.perf_counter() - started) * 1_000
     documents = answer["documents"]
     report = {
@@ -282,7 +281,7 @@ def chat(
     lang: Language = Lang.zh,
 ) -> None:
     """Talk about symptoms; what is added refines the picture. 多轮对话。."""
-    from langchain_bge_medical.chains import LONGEST_QUERY
+    from langchain_bge_medical.chains import LONGEST_QUERY, QueryTooLongError
     from langchain_bge_medical.chat import ChatSession
 
     texts = _TEXTS[lang.value]
@@ -308,7 +307,7 @@ def chat(
                 for piece in session.ask(line):
                     out.print(escape(piece), end="", highlight=False, soft_wrap=True)
                 out.print()
-            except _TooLongError:
+            except QueryTooLongError:
                 out.print(str(texts["too_long"]).format(most=LONGEST_QUERY), highlight=False)
 
 
@@ -1176,18 +1175,10 @@ def _compressor(
 
 
 def _chain(parts: Parts, llm: BaseChatModel | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
-    from langchain_core.runnables import RunnableLambda
-
     from langchain_bge_medical.answer_guard import names_of
-    from langchain_bge_medical.chains import LONGEST_QUERY, build_answer_chain
+    from langchain_bge_medical.chains import build_answer_chain
 
-    def checked(given: Any) -> Any:
-        length = len(given if isinstance(given, str) else given["query"])
-        if length > LONGEST_QUERY:
-            raise _TooLongError(f"the query has {length:,} characters; at most {LONGEST_QUERY:,} are taken")
-        return given
-
-    return RunnableLambda(checked) | build_answer_chain(
+    return build_answer_chain(
         parts.retriever,
         llm,
         lang=lang.value,

@@ -23,6 +23,7 @@ from langchain_bge_medical.model_files import (
     model_folder,
     resolved_revision,
 )
+from langchain_bge_medical.well_formed import well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class BGEEmbeddings(Embeddings):
             return []
         with self._lock:
             self._load()
-            readable = [_without_lone_surrogates(text) for text in texts]
+            readable = [well_formed(text) for text in texts]
             self._report_cut(readable)
             vectors = self._model.encode(
                 readable,
@@ -201,14 +202,10 @@ def unread_tokens(model_name: str) -> Callable[[str], int] | None:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: max(0, len(tokenizer.encode(_without_lone_surrogates(text)).ids) - limit)
+    return lambda text: max(0, len(tokenizer.encode(well_formed(text)).ids) - limit)
 
 
 def _trained_on(texts: list[str]) -> bool:
     """Return whether these are texts that the bundled models were trained on; the reranker lists them."""
     known = (RESOURCES / "bundled_reranker" / "known_documents.txt").read_text("utf-8").split()
     return {document_digest(text) for text in texts} <= set(known)
-
-
-def _without_lone_surrogates(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

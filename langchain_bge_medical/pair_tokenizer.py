@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from langchain_bge_medical.digests import text_digest
+from langchain_bge_medical.well_formed import well_formed
 
 LongDocuments = Literal["cut", "windows"]
 
@@ -137,7 +138,7 @@ class PairTokenizer:
         if not whole:
             return {}
         longest = self._chars()
-        read = [_well_formed(text[:longest]) for text in whole]
+        read = [well_formed(text[:longest]) for text in whole]
         if self._fast is not None:
             # The plain tokenizer keeps no offsets, which nobody here asks for.
             ids = [encoding.ids for encoding in self._fast.encode_batch_fast(read, add_special_tokens=False)]
@@ -182,8 +183,3 @@ def _windows(ids: Sequence[int], room: int) -> list[Sequence[int]]:
     step = max(1, int(room * _WINDOW_STEP))
     starts = [*range(0, len(ids) - room, step), len(ids) - room]
     return [ids[start : start + room] for start in starts]
-
-
-def _well_formed(text: str) -> str:
-    """Return `text` with lone surrogates, which no tokenizer takes, as U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from langchain_bge_medical.cross_encoders import PairLogit, checked_pairs, sigmoid
 from langchain_bge_medical.digests import text_digest
+from langchain_bge_medical.well_formed import well_formed
 
 if TYPE_CHECKING:
     import httpx
@@ -299,7 +300,7 @@ class RemoteCrossEncoder(BaseCrossEncoder):
     # Pairs → requests → scores
 
     def _scores(self, text_pairs: Sequence[Pair]) -> list[tuple[float, tuple[str, ...]]]:
-        wanted = [(_well_formed(query), _well_formed(document)) for query, document in checked_pairs(text_pairs)]
+        wanted = [(well_formed(query), well_formed(document)) for query, document in checked_pairs(text_pairs)]
         pairs = list(dict.fromkeys(wanted))
         if not pairs:
             return []
@@ -638,8 +639,3 @@ def _retry_after_s(headers: Any) -> float | None:
         if math.isfinite(seconds) and seconds >= 0:
             return seconds
     return None
-
-
-def _well_formed(text: str) -> str:
-    """Return a text with halves of characters, which no request can hold, as U+FFFD."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

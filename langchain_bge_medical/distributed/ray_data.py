@@ -18,6 +18,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_bge_medical.digests import file_sha256, text_digest
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.well_formed import well_formed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,7 +129,7 @@ def rerank_file(
             results = self._compressor.rerank(query, documents)
             line = json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
             # A half of an emoji, which JSON can hold and no file of text, becomes U+FFFD, as the model has read it.
-            return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return well_formed(line)
 
     for rows in _mapped(missing, Scorer, actors=actors, cpus=cpus, gpus=gpus):
         told.part(rows)

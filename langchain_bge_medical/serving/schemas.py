@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
 
 from langchain_bge_medical.chat import completed
+from langchain_bge_medical.well_formed import well_formed
 
 Lang = Literal["zh", "en"]
 
@@ -42,20 +43,11 @@ class Problem(Exception):
         self.retry_after_s, self.param = retry_after_s, param
 
 
-def well_formed(value: Any) -> Any:
-    """Return a text with lone surrogates (halves of an emoji, say) as U+FFFD, of the same length; all else as it is.
-
-    JSON can hold them, and no tokenizer and no JSON encoder takes them.
-    """
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+def _readable(value: Any) -> Any:
+    return well_formed(value) if isinstance(value, str) else value
 
 
-Text = Annotated[str, BeforeValidator(well_formed)]
+Text = Annotated[str, BeforeValidator(_readable)]
 
 
 def _as_list(value: Any) -> Any:
