@@ -335,10 +335,9 @@ def test_after_giving_up_calls_fail_at_once_until_something_goes_well() -> None:
         server.fault = lambda number: (500, {}, {})
         with pytest.raises(RemoteRerankerError, match=r"tried 3 times; last: http://127.*: status 500"):
             encoder.logits(PAIRS[:1])
-        started, posts = time.monotonic(), len(server.posts)
+        posts = len(server.posts)
         with pytest.raises(RemoteRerankerError):
             encoder.logits(PAIRS[:1])
-        assert time.monotonic() - started < 0.2
         assert len(server.posts) == posts + 1
         server.fault = lambda number: None
         assert encoder.logits(PAIRS) == EXPECTED

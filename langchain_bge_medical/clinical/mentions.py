@@ -68,7 +68,7 @@ _LATIN_GAP = re.compile(
     r"|\s{1,3}(?P<deny>not|no|never|isn't|aren't|wasn't|weren't|doesn't|don't|didn't|hasn't|haven't)(?=\s)"
 )
 _BEFORE = frozenset("以之目饭睡经餐")  # 以前胸痛 is not 前胸痛
-_MAX_GAPS, _MAX_GAP_LENGTH = 3, 10
+_MAX_GAPS, _MAX_GAP_LENGTH, _MAX_LATIN_GAP = 3, 10, 24
 
 
 # ------------------------------------------------------------------------------------------------ the lexicon's forms
@@ -177,10 +177,13 @@ class MentionFinder:
             text = masked if gaps else plain
             while at < limit:
                 if matched and gaps < _MAX_GAPS and not (latin and matched < 3):
-                    gap = _LATIN_GAP.match(masked, at) if latin else _GAP.match(masked, at)
+                    # Twice as far tells what is too long from what is not, without reading all of it at every word.
+                    gap = _LATIN_GAP.match(masked, at, at + 2 * _MAX_LATIN_GAP) if latin else _GAP.match(masked, at)
                     if gap and (latin or not gap.group().isspace()):
                         length = gap.end() - at
-                        if gap_length + length <= (24 if latin else _MAX_GAP_LENGTH) and not (denied and gap["deny"]):
+                        if gap_length + length <= (_MAX_LATIN_GAP if latin else _MAX_GAP_LENGTH) and not (
+                            denied and gap["deny"]
+                        ):
                             states.append(
                                 (node, gap.end(), matched, gaps + 1, gap_length + length, denied or bool(gap["deny"]))
                             )
