@@ -18,7 +18,7 @@ def disease(name: str, *symptoms: str) -> Document:
     return Document(page_content=name, metadata={"symptoms": list(symptoms)})
 
 
-WEIGHTS = BlendWeights(affirmed=2, denied=1, named=6, recall=0, impossible=20, unlikely=3)
+WEIGHTS = BlendWeights(affirmed=2, denied=1, named=6, recall=0, impossible=20, unlikely=3, no_child=1)
 NONE = BlendWeights(affirmed=0, denied=0, named=0, recall=0, impossible=0, unlikely=0)
 
 
@@ -99,12 +99,18 @@ def test_what_sex_rules_out_loses_most(query: str, expected: list[float]) -> Non
         ("8个月大的宝宝发烧", 0),
         ("孩子发烧", 0),
         ("我爸72岁,发烧", -20),
+        ("32岁,发烧", -20),
         ("7岁,发烧", -3),
-        ("发烧", 0),
+        ("发烧", -1),
+        ("fever since Monday", -1),
+        ("带孙女看病,发烧", 0),
+        ("fever, like the other kids", 0),
         ("老人发烧", -20),
     ],
 )
-def test_what_age_rules_out_loses_most_and_what_it_makes_unlikely_some(query: str, expected: float) -> None:
+def test_what_age_rules_out_loses_most_and_what_it_or_its_absence_makes_unlikely_some(
+    query: str, expected: float
+) -> None:
     assert points(query, Document(page_content="幼儿急疹", metadata={"age": {"min": 0, "max": 6}})) == [expected]
 
 

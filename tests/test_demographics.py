@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_bge_medical import training
-from langchain_bge_medical.clinical.demographics import mismatch, patient_of
+from langchain_bge_medical.clinical.demographics import mismatch, of_children_only, patient_of, speaks_of_child
+from langchain_bge_medical.clinical.weights import BLEND
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
 from tests.linear import takes_linear_time
@@ -141,6 +144,17 @@ def test_hardly_any_written_complaint_rules_out_its_own_disease() -> None:
     rows = [json.loads(line) for line in corpus.read_text("utf-8").splitlines()][::3]
     wrong = [row for row in rows if mismatch(patient_of(row["query"]), records[row["disease"]]) == "impossible"]
     assert len(wrong) <= 0.002 * len(rows)
+
+
+def test_what_speaking_of_no_child_takes_off_is_what_the_corpus_says() -> None:
+    records = {d.metadata["disease"]: d.metadata for d in MedicalKBLoader(bundled_knowledge_base()).load()}
+    silent: dict[bool, list[bool]] = {True: [], False: []}
+    for path in sorted((Path(training.__file__).parent / "corpus").glob("*complaints.jsonl")):
+        for row in map(json.loads, path.read_text("utf-8").splitlines()):
+            nobody = patient_of(row["query"]).age is None and not speaks_of_child(row["query"])
+            silent[of_children_only(records[row["disease"]])].append(nobody)
+    of_children, others = (statistics.mean(silent[which]) for which in (True, False))
+    assert math.log(others / of_children) == pytest.approx(BLEND.no_child, abs=0.1)
 
 
 @given(st.text())

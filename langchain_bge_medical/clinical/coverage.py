@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from langchain_core.documents import Document
 
-from langchain_bge_medical.clinical.demographics import mismatch, patient_of
+from langchain_bge_medical.clinical.demographics import Patient, mismatch, of_children_only, patient_of, speaks_of_child
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon, plain_form
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, affirmed_text, findings
@@ -68,9 +68,8 @@ class SymptomCoverage:
         said, names = reading.findings, _Names(query, reading)
         affirmed = {finding.term for finding in said if finding.status in AFFIRMED}
         denied = {finding.term for finding in said if finding.status == "absent"} - affirmed
-        patient = patient_of(query)
-        weights = self.weights
-        against = {"impossible": weights.impossible, "unlikely": weights.unlikely, None: 0.0}
+        patient, weights = patient_of(query), self.weights
+        childless = patient.age is None and not speaks_of_child(query)
         points = []
         for place, document in enumerate(documents, start=1):
             symptoms = list(dict.fromkeys(listed(document.metadata, "symptoms")))
@@ -81,10 +80,17 @@ class SymptomCoverage:
                     denied=-weights.denied * sum(typical),
                     named=weights.named * names.share(document),
                     recall=-weights.recall * math.log((place + _RECALL_OFFSET) / (1 + _RECALL_OFFSET)),
-                    patient=-against[mismatch(patient, document.metadata)],
+                    patient=-self._against(document, patient, childless=childless),
                 )
             )
         return points
+
+    def _against(self, document: Document, patient: Patient, *, childless: bool) -> float:
+        """Return what is taken off since the patient is who they are."""
+        said = mismatch(patient, document.metadata)
+        if said is not None:
+            return self.weights.impossible if said == "impossible" else self.weights.unlikely
+        return self.weights.no_child if childless and of_children_only(document.metadata) else 0.0
 
 
 class _Names:

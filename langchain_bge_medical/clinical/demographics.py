@@ -13,6 +13,7 @@ from langchain_bge_medical.clinical.numbers import to_number
 
 Sex = Literal["male", "female"]
 
+_CHILDHOOD = 14  # years
 _HAN = "零〇一二两三四五六七八九十百"
 _N = rf"(?:\d{{1,3}}(?:\.\d)?|[{_HAN}]{{1,4}})"
 _AGE = re.compile(
@@ -36,6 +37,14 @@ _EN = dict(
         range(1, 12),
         strict=True,
     )
+)
+# Any word for a child or its world, the patient or not: wide, since where there is none it counts against a disease.
+_CHILD_WORDS = re.compile(
+    r"孩|娃|宝|婴|崽|仔|囡|妞|囝|幼|小儿|小朋友|小子|丫头|儿子|女儿|闺女|孙|外甥|侄|弟弟|妹妹|细路|老[二三]|学生|上学|全班|班里|班上"
+    r"|托班|小班|中班|大班|老师|同学|校|奶|喂|辅食|岁|\bbb"
+    r"|\b(?:bab(?:y|ies)|toddlers?|infants?|child(?:ren)?|kids?|sons?|daughters?|newborn|grand(?:son|daughter|child)"
+    r"|niece|nephew|little (?:one|boy|girl|man|lad)|boys?|girls?|lad|age \d+|\d+ months"
+    r"|(?:months?|weeks?|days?|years?|yrs?)[- ]?old|feeds?|nappy|diapers?|teeth(?:e|ing)|school|nursery|daycare|camp)\b"
 )
 _NEWBORN = re.compile(r"新生儿|没满月|未满月|刚满月|刚出生|月子里的(?:娃|宝|孩)|newborn")
 _INFANT = re.compile(r"婴儿|奶娃|\binfant\b")
@@ -147,9 +156,18 @@ def patient_of(text: str) -> Patient:
         age = None  # the child's, told by its mother
     if pregnant:
         sex = "female"
-    child = age < 14 if age is not None else kind == "child" and not pregnant
+    child = age < _CHILDHOOD if age is not None else kind == "child" and not pregnant
     elderly = age >= 65 if age is not None else kind == "elderly"
     return Patient(age=age, sex=sex, pregnant=pregnant, child=child, elderly=elderly)
+
+
+def speaks_of_child(text: str) -> bool:
+    """Return whether there is any word for a child in a text, whoever the patient is.
+
+    Args:
+        text: A patient's words, or a relative's.
+    """
+    return _CHILD_WORDS.search(plain_form(text)[0]) is not None
 
 
 def _subject(plain: str) -> tuple[str, Sex | None]:
@@ -191,6 +209,12 @@ def _age(plain: str) -> float | None:
     return 0.5 if _INFANT.search(plain) else None
 
 
+def of_children_only(disease: Mapping[str, Any]) -> bool:
+    """Return whether a document's metadata say by its `age` that none but children, up to 14, get a disease."""
+    age = disease.get("age")
+    return isinstance(age, Mapping) and float(age.get("max") or 120) <= _CHILDHOOD
+
+
 def mismatch(patient: Patient, disease: Mapping[str, Any]) -> Literal["impossible", "unlikely"] | None:
     """Return how little a disease fits the patient, by its `age` (`{"min", "max"}`, years) and `sex`.
 
@@ -211,9 +235,9 @@ def mismatch(patient: Patient, disease: Mapping[str, Any]) -> Literal["impossibl
     low, high = float(age.get("min") or 0), float(age.get("max") or 120)
     if patient.age is None:
         # 孩子 without an age is no grown-up, and 老人 is no child.
-        if (patient.child and low >= 18) or (patient.elderly and high <= 14):
+        if (patient.child and low >= 18) or (patient.elderly and high <= _CHILDHOOD):
             return "impossible"
-        return "unlikely" if patient.pregnant and (low > 50 or high < 14) else None
+        return "unlikely" if patient.pregnant and (low > 50 or high < _CHILDHOOD) else None
     if low <= patient.age <= high:
         return None
     margin = max(1.0, 0.25 * (low if patient.age < low else high))

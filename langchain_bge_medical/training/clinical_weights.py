@@ -46,8 +46,11 @@ _GRID = {
     "named": (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0),
     "recall": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0),
 }
-# Of 1 each; what an unlikely age takes off stays the part of an impossible one that it is: neither is fitted.
-_UNIT = BlendWeights(1.0, 1.0, 1.0, 1.0, impossible=1.0, unlikely=BLEND.unlikely / BLEND.impossible)
+# Of 1 each; what else age takes off stays the part of what an impossible one does that it is: none of it is fitted.
+_UNIT = BlendWeights(
+    *(1.0, 1.0, 1.0, 1.0), impossible=1.0,
+    unlikely=BLEND.unlikely / BLEND.impossible, no_child=BLEND.no_child / BLEND.impossible,
+)  # fmt: skip
 _FALSE_REFUSALS = 0.02  # of the complaints: under the 5 % that are allowed, since new ones are stranger than these
 _NAMED = ("{}了", "我{}了,怎么办", "好像{}犯了", "{},两天了")  # how somebody speaks who knows what it is
 _SHORT = 200  # complaints of one symptom and nothing else
@@ -104,7 +107,7 @@ def observe(
 
 
 def fit_blend(seen: Sequence[Candidates], start: BlendWeights = BLEND) -> BlendWeights:
-    """Return the weights with the best `quality`, by coordinate search; `impossible` and `unlikely` are not fitted."""
+    """Return the weights with the best `quality`, by coordinate search; what age and sex take off is not fitted."""
     best, best_quality = start, quality(seen, start)
     while True:
         before = best
