@@ -54,7 +54,7 @@ def test_it_computes_what_scikit_learn_computes() -> None:
     judged = [i for i, log_odds in enumerate(heard) if not math.isnan(log_odds)]
     assert len(judged) > 0.9 * len(others)
     expected = theirs.decision_function([others[i] for i in judged])
-    assert [heard[i] for i in judged] == pytest.approx(expected, abs=0.05)
+    assert [heard[i] for i in judged] == pytest.approx(expected, abs=0.1)
 
 
 def test_no_text_that_it_learnt_from_shares_half_its_pairs_of_characters_with_one_that_it_is_judged_by() -> None:
@@ -67,7 +67,7 @@ def test_no_text_that_it_learnt_from_shares_half_its_pairs_of_characters_with_on
     for i, one in enumerate(learnt):
         for pair in one:
             having[pair].append(i)
-    for name in ("clinical_triage_heldout", *(f"clinical_triage_heldout{i}" for i in (2, 3, 4)), "heldout_triage"):
+    for name in ("clinical_triage_heldout", *(f"clinical_triage_heldout{i}" for i in range(2, 7)), "heldout_triage"):
         for line in lines(name):
             judged = pairs(line["query"])
             shared = Counter(i for pair in judged for i in having[pair])
