@@ -260,6 +260,7 @@ _EVERYDAY = re.compile(
     r"|such a |a |any |each |that )*(?:disease|diseases|disorder|infection|condition)s?\b"
 )
 _CITATION = re.compile(r"[\[【〔]\s*(\d{1,3}(?:\s*[,、]\s*\d{1,3})*)\s*[\]】〕]")
+_LETTER = re.compile(r"[^\W\d_]|□")
 
 # Words that an honest answer is made of besides those of the records; a sentence with hardly any of either is not one.
 _PHRASES = (
@@ -389,7 +390,8 @@ class AnswerGuard:
         self._english = _english_words(lexicon) | _latin_words(_spelled(f"{_WORDS} {self._read}")) | _ENGLISH_IN_CHINESE
         self._secrets = set(_shingles(_bare(secret)))
         self._tail = ""
-        self._said_something = False
+        self.said_something = False
+        """Whether there are words in what has passed."""
         self._cited: set[int] = set()
 
     def violation(self, sentence: str) -> str | None:
@@ -428,7 +430,8 @@ class AnswerGuard:
             return _WRONG_NUMBER
         if not self._grounded(own) or self._names_something_strange(left):
             return _UNGROUNDED
-        self._said_something = True
+        # [1] alone says nothing.
+        self.said_something = self.said_something or bool(_LETTER.search(own))
         self._cited |= numbers
         return None
 
@@ -438,7 +441,7 @@ class AnswerGuard:
 
     def incomplete(self) -> str | None:
         """Return why the whole answer may not stand, once all its sentences were checked, or `None`."""
-        if not self._said_something:
+        if not self.said_something:
             return "says nothing"
         return None if self._cited else "cites no record"
 

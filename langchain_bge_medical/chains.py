@@ -103,8 +103,8 @@ _LEFT_OUT: Mapping[Lang, str] = {
     "{count})",
 }
 _UNCITED: Mapping[Lang, str] = {
-    "zh": "(大模型的回答没有注明资料编号)",
-    "en": "(The language model's answer cites no record.)",
+    "zh": "(大模型的以上回答没有注明资料编号)",
+    "en": "(What the language model says above cites no record.)",
 }
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
@@ -307,6 +307,7 @@ class _Checker:
         )
         self._documents, self._names, self._lang = assessed.documents, names, lang
         self._held, self._read, self._shown = "", 0, False
+        self._lead = ""  # what stands before the first words, such as a number
         self._left_out = 0
         self.failed = self._down = False
 
@@ -344,18 +345,19 @@ class _Checker:
         rest = "".join(self._whole(ended=True))
         if self._down:
             return rest + self._instead(_DOWN)
-        last = "" if self.failed else self._check(self._held)
+        last = "" if self.failed else self._lead + self._check(self._held)
         if self.failed:
             return rest + self._instead(_CUT)
         if self._guard.incomplete() is None:
-            return rest + last + self._omissions()
+            return rest + last + "".join(f"\n\n{note}" for note in self._omissions())
         return rest + (last if self._shown else "") + self._instead(_UNCITED)
 
     def _whole(self, *, ended: bool) -> Iterator[str]:
         """Yield the whole sentences of what is held, as far as they pass."""
         while not self.failed and (sentence := self._next(ended=ended)):
-            passed = self._check(sentence)
-            self._shown = self._shown or bool(passed.strip())
+            passed = self._lead + self._check(sentence)
+            self._shown = self._guard.said_something
+            self._lead = "" if self._shown else passed.lstrip()
             if passed and self._shown:
                 yield passed
 
@@ -380,13 +382,14 @@ class _Checker:
             self.failed = True
         return sentence if reason is None and not self.failed else ""
 
-    def _omissions(self) -> str:
-        return "\n\n" + _LEFT_OUT[self._lang].format(count=self._left_out) if self._left_out else ""
+    def _omissions(self) -> list[str]:
+        return [_LEFT_OUT[self._lang].format(count=self._left_out)] if self._left_out else []
 
     def _instead(self, why: Mapping[Lang, str]) -> str:
-        note = (why if self._shown or self._down else _REJECTED)[self._lang]
+        # Where nothing is shown, that is said of the whole answer.
+        notes = [*self._omissions(), why[self._lang]] if self._shown or self._down else [_REJECTED[self._lang]]
         records = extractive_answer(self._documents, self._lang, disease_names=self._names, with_model=True)
-        return ("\n\n" if self._shown else "") + note + "\n" + records
+        return ("\n\n" if self._shown else "") + "\n".join([*notes, records])
 
 
 def numbered_records(

@@ -543,6 +543,11 @@ async def test_red_flags_diseases_and_records_are_told_when_the_chat_model_is_do
     assert URGENT not in caplog.text
 
 
+def test_what_was_left_out_before_the_chat_model_went_down_is_counted(retriever: BM25Retriever) -> None:
+    answer = answer_chain(retriever, Down(said=f"{REPLY}今晚打老虎。")).invoke(QUERY)["answer"]
+    assert answer.startswith(f"{REPLY}\n\n(大模型回答中有 1 句无法与资料核对,已略去)\n(大模型没有应答")
+
+
 @pytest.mark.parametrize(
     ("lang", "reply"),
     [
