@@ -108,6 +108,7 @@ _UNCITED: Mapping[Lang, str] = {
 }
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
+_TAKES = 'the chain takes the patient\'s words, or {"query": ..., "history": [...]}'
 _NUMBERS = r"(?: ?[\[【〔][\d,、 ]{1,12}[\]】〕])*"
 _ENDS: Mapping[Lang, re.Pattern[str]] = {
     "zh": re.compile(rf"[。!?！？\n]{_NUMBERS}"),
@@ -163,8 +164,9 @@ def build_answer_chain(
             one that was not retrieved; those of the bundled one are known.
 
     Returns:
-        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters (then a
-        `QueryTooLongError`), and for a history that is no list of messages, in any form that LangChain takes.
+        The chain. It raises ValueError for anything else, for a query that is blank or longer than `LONGEST_QUERY`
+        characters (then a `QueryTooLongError`), and for a history that is no list of messages, in any form that
+        LangChain takes.
 
     Raises:
         ValueError: If the retriever holds another knowledge base than the calibration was fitted for.
@@ -590,21 +592,24 @@ def _joined(parts: Sequence[Any]) -> Any:
         return "".join(parts)
     given: dict[str, Any] = {}
     for part in parts:
-        given.update(part)
+        given.update(_mapping(part))
     return given
 
 
-def _as_inputs(given: str | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(given, str):
-        given = {"query": given}
+def _as_inputs(given: Any) -> dict[str, Any]:
+    given = {"query": given} if isinstance(given, str) else _mapping(given)
     query = given.get("query")
     if not isinstance(query, str) or not query.strip():
-        raise ValueError(
-            'the chain takes the patient\'s words, or {"query": ..., "history": [...]}; the query is blank'
-        )
+        raise ValueError(f"{_TAKES}; the query is blank")
     if len(query) > LONGEST_QUERY:
         raise QueryTooLongError(f"the query has {len(query):,} characters; at most {LONGEST_QUERY:,} are taken")
     return {"query": query, "history": _messages(given.get("history") or [])}
+
+
+def _mapping(given: Any) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
+    raise ValueError(f"{_TAKES}; this is of type {type(given).__name__}")
 
 
 def _messages(history: Any) -> list[BaseMessage]:

@@ -393,6 +393,15 @@ def test_a_blank_query_is_refused(given: Any, retriever: BM25Retriever) -> None:
         answer_chain(retriever).invoke(given)
 
 
+@pytest.mark.parametrize("given", [None, 7741, ["canary7741"], [("human", "canary7741")], HumanMessage("canary7741")])
+def test_what_is_neither_words_nor_a_mapping_is_refused_by_its_type(given: Any, retriever: BM25Retriever) -> None:
+    chain = answer_chain(retriever)
+    for run in (chain.invoke, lambda given: list(chain.transform(iter([{}, given])))):
+        with pytest.raises(ValueError, match=rf"the patient's words, or .* of type {type(given).__name__}$") as error:
+            run(given)
+        assert "7741" not in str(error.value)
+
+
 def test_the_result_has_query_triage_documents_with_evidence_assessment_and_answer(retriever: BM25Retriever) -> None:
     result = answer_chain(retriever).invoke({"query": QUERY, "history": [], "other": 1})
     assert set(result) == {"query", "triage", "documents", "assessment", "answer"}
