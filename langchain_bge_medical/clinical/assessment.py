@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from langchain_core.documents import Document
@@ -152,21 +153,22 @@ def annotated(
 
 def _result(rank: int, document: Document) -> dict[str, Any]:
     metadata = document.metadata
-    keys = (
-        "relevance_score",
-        "relevance_logit",
-        "confidence",
-        "confidence_calibrated",
-        "recall_rank",
-        "rerank_adjustment",
-    )
+    keys = ("relevance_score", "relevance_logit", "confidence", "recall_rank", "rerank_adjustment")
     return {
         "rank": rank,
         "disease": metadata.get("disease"),
-        **{key: metadata.get(key) for key in keys},
+        **{key: _plain(metadata.get(key)) for key in keys},
+        "confidence_calibrated": metadata["confidence_calibrated"],
         "department": metadata.get("department"),
         "urgency": metadata.get("urgency"),
         "symptoms": list(listed(metadata, "symptoms")),
         "patient_mismatch": metadata.get("patient_mismatch"),
         "evidence": metadata["evidence"],
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's, which JSON takes; anything else as it is."""
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal
 
 from langchain_core.documents import Document
@@ -86,7 +87,7 @@ def next_question(
 
 def _strength(document: Document, place: int) -> float:
     logit = document.metadata.get("relevance_logit")
-    if not isinstance(logit, (int, float)):
+    if not isinstance(logit, Real):
         return -float(place)
     return float(logit) + float(document.metadata.get("rerank_adjustment") or 0.0)
 
