@@ -325,6 +325,7 @@ class OtherDiseases:
             names: All disease names and aliases that are known.
             lexicon: Its terms are symptoms, not diseases.
         """
+        self._documents = documents
         own = [frozenset(_as_name(name) for name in names_of(document)) for document in documents]
         self._names = _all_names(tuple(names), frozenset().union(*own), lexicon)
         self._own = [re.compile(_spellings(names)) for names in own]
@@ -333,6 +334,11 @@ class OtherDiseases:
         """Return the name of another disease in `text`, or `None`."""
         # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
         return next((name for _, name, numbers in self.named(_bare(text)) if not numbers), None)
+
+    @functools.cached_property
+    def records(self) -> list[str]:
+        """What a model may read of each document; see `record_text`."""
+        return [record_text(document, self) for document in self._documents]
 
     def masked(self, plain: str) -> str:
         """Return a bare text with what may be named struck out."""
@@ -377,11 +383,11 @@ class AnswerGuard:
         """
         self._count = len(documents)
         self._lang = lang
-        self._others = OtherDiseases(documents, names, lexicon)
+        self.others = OtherDiseases(documents, names, lexicon)
         self._symptoms, self._sayings = _symptom_words(lexicon), _sayings(lexicon)
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
-        self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
+        self._records = _bare("\n".join([*self.others.records, *departments, *own]))
         self._said = _bare("\n".join(quotes))
         self._query = _bare(query)
         self._read = f"{self._records}\n{self._said}"
@@ -404,11 +410,11 @@ class AnswerGuard:
         sentence = self._without_quotations(sentence)
         own, plain = _bare(sentence), _bare(self._tail + sentence)
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
-        self._tail = self._others.masked(plain)[-24:]
+        self._tail = self.others.masked(plain)[-24:]
         if not own.strip():
             return None
-        named, left = self._others.named(own), self._others.masked(own)
-        if any(not numbers for _, _, numbers in named) or self._others(_joined(plain)):
+        named, left = self.others.named(own), self.others.masked(own)
+        if any(not numbers for _, _, numbers in named) or self.others(_joined(plain)):
             return "names a disease that was not retrieved"
         for pattern, reason in _CHECKS:
             if _found(pattern, whole) or pattern.search(_joined(own)):

@@ -27,7 +27,6 @@ from langchain_bge_medical.answer_guard import (
     fit_name,
     fit_sentences,
     is_tainted,
-    record_text,
     unfit,
     without_instructions,
 )
@@ -244,10 +243,14 @@ class _Answering:
         )
         return assessed, AddableDict(documents=assessed.documents, assessment=assessed.as_data())
 
+    def unasked(self, assessed: Assessment) -> str:
+        others = OtherDiseases(assessed.documents, self._names, self._lexicon)
+        return extractive_answer(assessed.documents, self._lang, others=others)
+
     def asked(self, assessed: Assessment, given: dict[str, Any]) -> tuple[_Checker, dict[str, Any]]:
         checker = _Checker(assessed, self._names, self._lexicon, self._lang)
         return checker, {
-            "records": numbered_records(assessed.documents, self._lang, disease_names=self._names),
+            "records": numbered_records(assessed.documents, self._lang, others=checker.others),
             "ledger": ledger_text(assessed.documents, self._lang),
             "words": _untagged(without_instructions(given["query"])) or "…",
             "history": [_harmless(message) for message in given["history"]],
@@ -260,7 +263,7 @@ class _Answering:
         assessed, chunk = self.second(given, reading, triage, self._retriever.invoke(given["query"], config))
         yield chunk
         if self._model is None or not assessed.documents:
-            yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
+            yield AddableDict(answer=self.unasked(assessed))
         else:
             checker, values = self.asked(assessed, given)
             for piece in checker.hear(self._model.stream(values, config)):
@@ -282,18 +285,16 @@ class _Answering:
         assessed, chunk = await asyncio.to_thread(self.second, given, reading, triage, candidates)
         yield chunk
         if self._model is None or not assessed.documents:
-            excerpts = await asyncio.to_thread(
-                extractive_answer, assessed.documents, self._lang, disease_names=self._names
-            )
-            yield AddableDict(answer=excerpts)
+            yield AddableDict(answer=await asyncio.to_thread(self.unasked, assessed))
         else:
             checker, values = await asyncio.to_thread(self.asked, assessed, given)
             async for piece in checker.ahear(self._model.astream(values, config)):
-                for passed in checker.feed(piece):
+                sentences = checker.feed(piece)
+                while passed := await asyncio.to_thread(next, sentences, ""):  # to check one takes a while, too
                     yield AddableDict(answer=passed)
                 if checker.failed:
                     break
-            if rest := checker.finish():
+            if rest := await asyncio.to_thread(checker.finish):
                 yield AddableDict(answer=rest)
         yield AddableDict(answer=_ending(assessed, self._lang))
 
@@ -307,7 +308,8 @@ class _Checker:
         self._guard = AnswerGuard(
             assessed.documents, names, lexicon, quotes=quotes, query=assessed.query, secret=_SYSTEM[lang], lang=lang
         )
-        self._documents, self._names, self._lang = assessed.documents, names, lang
+        self.others = self._guard.others
+        self._documents, self._lang = assessed.documents, lang
         self._held, self._read, self._shown = "", 0, False
         self._lead = ""  # what stands before the first words, such as a number
         self._left_out = 0
@@ -390,13 +392,11 @@ class _Checker:
     def _instead(self, why: Mapping[Lang, str]) -> str:
         # Where nothing is shown, that is said of the whole answer.
         notes = [*self._omissions(), why[self._lang]] if self._shown or self._down else [_REJECTED[self._lang]]
-        records = extractive_answer(self._documents, self._lang, disease_names=self._names, with_model=True)
+        records = extractive_answer(self._documents, self._lang, others=self.others, with_model=True)
         return ("\n\n" if self._shown else "") + "\n".join([*notes, records])
 
 
-def numbered_records(
-    documents: Sequence[Document], lang: Lang = "zh", *, disease_names: Sequence[str] | None = None
-) -> str:
+def numbered_records(documents: Sequence[Document], lang: Lang = "zh", *, others: OtherDiseases | None = None) -> str:
     """Return the documents as numbered data for a prompt, without what must not be repeated.
 
     Left out are sentences that give orders or doses, and those about diseases that are not among the documents; angle
@@ -405,12 +405,11 @@ def numbered_records(
     Args:
         documents: In the order of their numbers.
         lang: Language of department and urgency.
-        disease_names: All names that there are; `None` takes the bundled ones.
+        others: What is known of these documents and all diseases; `None` takes the bundled names and lexicon.
     """
-    others = _others(documents, disease_names)
+    others = others or _others(documents)
     blocks = []
-    for number, document in enumerate(documents, start=1):
-        text = record_text(document, others)
+    for number, (document, text) in enumerate(zip(documents, others.records, strict=True), start=1):
         urgency = str(document.metadata.get("urgency"))
         if department := _department(document, others):
             text += {"zh": f"\n就诊科室:{department}", "en": f"\nDepartment: {department}"}[lang]
@@ -468,7 +467,7 @@ def extractive_answer(
     documents: Sequence[Document],
     lang: Lang,
     *,
-    disease_names: Sequence[str] | None = None,
+    others: OtherDiseases | None = None,
     with_model: bool = False,
 ) -> str:
     """Return an answer made of the documents' own sentences, and saying that no model wrote it.
@@ -476,8 +475,8 @@ def extractive_answer(
     Args:
         documents: Best first.
         lang: Language of all fixed text.
-        disease_names: All names that there are; sentences about diseases that are not among the documents are left
-            out. `None` takes the bundled ones.
+        others: Tells which sentences are about diseases that are not among these documents, and left out; `None`
+            takes the bundled names and lexicon.
         with_model: Whether a model was asked, so that nothing is said of its absence.
     """
     without = "" if with_model else {"zh": "(未使用大模型)", "en": "(No language model was used.) "}[lang]
@@ -489,7 +488,7 @@ def extractive_answer(
                 "en": "Nothing in the knowledge base matches reliably; please describe the symptoms or ask a doctor.",
             }[lang]
         )
-    others = _others(documents, disease_names)
+    others = others or _others(documents)
     lines = [
         {
             "zh": f"{without[:-1] + ',' if without else '('}以下为知识库原文摘录)可能相关的疾病:",
@@ -516,7 +515,7 @@ def extractive_answer(
     return "\n".join(lines)
 
 
-def _excerpt(number: int, document: Document, lang: Lang, others: Any, *, detailed: bool) -> str:
+def _excerpt(number: int, document: Document, lang: Lang, others: OtherDiseases, *, detailed: bool) -> str:
     metadata = document.metadata
     name = metadata.get("disease") or fit_sentences(document.page_content.partition("\n")[0], others)
     text = f"{number}. {fit_name(str(name)) or '…'}"
@@ -548,8 +547,8 @@ def _ending(assessed: Assessment, lang: Lang) -> str:
     return f"{asked}\n\n{NOTICE[lang]}"
 
 
-def _others(documents: Sequence[Document], disease_names: Sequence[str] | None) -> OtherDiseases:
-    return OtherDiseases(documents, bundled_names() if disease_names is None else disease_names, default_lexicon())
+def _others(documents: Sequence[Document]) -> OtherDiseases:
+    return OtherDiseases(documents, bundled_names(), default_lexicon())
 
 
 def _department(document: Document, others: OtherDiseases) -> str:
