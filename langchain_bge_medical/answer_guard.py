@@ -13,14 +13,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, plain_form
 from langchain_bge_medical.knowledge_base import listed
-
-Lang = Literal["zh", "en"]
 
 _KNOWLEDGE = Path(__file__).parent / "resources" / "medical_knowledge.json"
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
@@ -31,7 +31,7 @@ from langchain_bge_medical.answer_guard import (
     without_instructions,
 )
 from langchain_bge_medical.clinical.assessment import Assessment, assess
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import Reading
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
@@ -39,7 +39,6 @@ from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
 
-Lang = Literal["zh", "en"]
 logger = logging.getLogger(__name__)
 
 NOTICE: Mapping[Lang, str] = {

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.documents import Document
 
 from langchain_bge_medical.clinical.abstention import Abstention, abstention, relevance_scores
 from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.evidence import with_evidence
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.next_question import NextQuestion, next_question
 from langchain_bge_medical.clinical.polarity import Finding, Reading, has_findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, usual_triage
 from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.knowledge_base import listed
-
-Lang = Literal["zh", "en"]
 
 
 @dataclass(frozen=True)

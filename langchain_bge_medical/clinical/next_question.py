@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal
 
 from langchain_core.documents import Document
 from pydantic import BaseModel
 
 from langchain_bge_medical.answer_guard import unfit
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon
 from langchain_bge_medical.clinical.polarity import Finding
 from langchain_bge_medical.knowledge_base import listed
-
-Lang = Literal["zh", "en"]
 
 # How likely a patient is to say yes: to a disease's first symptom, less with each place, and to one it does not list.
 _YES_FIRST, _YES_LESS, _YES_UNLISTED = 0.75, 0.03, 0.06
