@@ -13,14 +13,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, plain_form
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, plain_form
 from langchain_bge_medical.knowledge_base import listed
-
-Lang = Literal["zh", "en"]
 
 _KNOWLEDGE = Path(__file__).parent / "resources" / "medical_knowledge.json"
 
@@ -260,6 +258,7 @@ _EVERYDAY = re.compile(
     r"|such a |a |any |each |that )*(?:disease|diseases|disorder|infection|condition)s?\b"
 )
 _CITATION = re.compile(r"[\[【〔]\s*(\d{1,3}(?:\s*[,、]\s*\d{1,3})*)\s*[\]】〕]")
+_LETTER = re.compile(r"[^\W\d_]|□")
 
 # Words that an honest answer is made of besides those of the records; a sentence with hardly any of either is not one.
 _PHRASES = (
@@ -324,6 +323,7 @@ class OtherDiseases:
             names: All disease names and aliases that are known.
             lexicon: Its terms are symptoms, not diseases.
         """
+        self._documents = documents
         own = [frozenset(_as_name(name) for name in names_of(document)) for document in documents]
         self._names = _all_names(tuple(names), frozenset().union(*own), lexicon)
         self._own = [re.compile(_spellings(names)) for names in own]
@@ -332,6 +332,11 @@ class OtherDiseases:
         """Return the name of another disease in `text`, or `None`."""
         # The longest name at a place is the one that is meant: 支原体肺炎 is not 肺炎.
         return next((name for _, name, numbers in self.named(_bare(text)) if not numbers), None)
+
+    @functools.cached_property
+    def records(self) -> list[str]:
+        """What a model may read of each document; see `record_text`."""
+        return [record_text(document, self) for document in self._documents]
 
     def masked(self, plain: str) -> str:
         """Return a bare text with what may be named struck out."""
@@ -376,11 +381,11 @@ class AnswerGuard:
         """
         self._count = len(documents)
         self._lang = lang
-        self._others = OtherDiseases(documents, names, lexicon)
+        self.others = OtherDiseases(documents, names, lexicon)
         self._symptoms, self._sayings = _symptom_words(lexicon), _sayings(lexicon)
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
-        self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
+        self._records = _bare("\n".join([*self.others.records, *departments, *own]))
         self._said = _bare("\n".join(quotes))
         self._query = _bare(query)
         self._read = f"{self._records}\n{self._said}"
@@ -389,7 +394,8 @@ class AnswerGuard:
         self._english = _english_words(lexicon) | _latin_words(_spelled(f"{_WORDS} {self._read}")) | _ENGLISH_IN_CHINESE
         self._secrets = set(_shingles(_bare(secret)))
         self._tail = ""
-        self._said_something = False
+        self.said_something = False
+        """Whether there are words in what has passed."""
         self._cited: set[int] = set()
 
     def violation(self, sentence: str) -> str | None:
@@ -402,11 +408,11 @@ class AnswerGuard:
         sentence = self._without_quotations(sentence)
         own, plain = _bare(sentence), _bare(self._tail + sentence)
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
-        self._tail = self._others.masked(plain)[-24:]
+        self._tail = self.others.masked(plain)[-24:]
         if not own.strip():
             return None
-        named, left = self._others.named(own), self._others.masked(own)
-        if any(not numbers for _, _, numbers in named) or self._others(_joined(plain)):
+        named, left = self.others.named(own), self.others.masked(own)
+        if any(not numbers for _, _, numbers in named) or self.others(_joined(plain)):
             return "names a disease that was not retrieved"
         for pattern, reason in _CHECKS:
             if _found(pattern, whole) or pattern.search(_joined(own)):
@@ -428,7 +434,8 @@ class AnswerGuard:
             return _WRONG_NUMBER
         if not self._grounded(own) or self._names_something_strange(left):
             return _UNGROUNDED
-        self._said_something = True
+        # [1] alone says nothing.
+        self.said_something = self.said_something or bool(_LETTER.search(own))
         self._cited |= numbers
         return None
 
@@ -438,7 +445,7 @@ class AnswerGuard:
 
     def incomplete(self) -> str | None:
         """Return why the whole answer may not stand, once all its sentences were checked, or `None`."""
-        if not self._said_something:
+        if not self.said_something:
             return "says nothing"
         return None if self._cited else "cites no record"
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
@@ -27,12 +27,11 @@ from langchain_bge_medical.answer_guard import (
     fit_name,
     fit_sentences,
     is_tainted,
-    record_text,
     unfit,
     without_instructions,
 )
 from langchain_bge_medical.clinical.assessment import Assessment, assess
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.polarity import Reading
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_flags
@@ -40,7 +39,6 @@ from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
 
-Lang = Literal["zh", "en"]
 logger = logging.getLogger(__name__)
 
 NOTICE: Mapping[Lang, str] = {
@@ -103,11 +101,12 @@ _LEFT_OUT: Mapping[Lang, str] = {
     "{count})",
 }
 _UNCITED: Mapping[Lang, str] = {
-    "zh": "(大模型的回答没有注明资料编号)",
-    "en": "(The language model's answer cites no record.)",
+    "zh": "(大模型的以上回答没有注明资料编号)",
+    "en": "(What the language model says above cites no record.)",
 }
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
+_TAKES = 'the chain takes the patient\'s words, or {"query": ..., "history": [...]}'
 _NUMBERS = r"(?: ?[\[【〔][\d,、 ]{1,12}[\]】〕])*"
 _ENDS: Mapping[Lang, re.Pattern[str]] = {
     "zh": re.compile(rf"[。!?！？\n]{_NUMBERS}"),
@@ -163,8 +162,9 @@ def build_answer_chain(
             one that was not retrieved; those of the bundled one are known.
 
     Returns:
-        The chain. It raises ValueError for a query that is blank or longer than `LONGEST_QUERY` characters (then a
-        `QueryTooLongError`), and for a history that is no list of messages, in any form that LangChain takes.
+        The chain. It raises ValueError for anything else, for a query that is blank or longer than `LONGEST_QUERY`
+        characters (then a `QueryTooLongError`), and for a history that is no list of messages, in any form that
+        LangChain takes.
 
     Raises:
         ValueError: If the retriever holds another knowledge base than the calibration was fitted for.
@@ -242,10 +242,14 @@ class _Answering:
         )
         return assessed, AddableDict(documents=assessed.documents, assessment=assessed.as_data())
 
+    def unasked(self, assessed: Assessment) -> str:
+        others = OtherDiseases(assessed.documents, self._names, self._lexicon)
+        return extractive_answer(assessed.documents, self._lang, others=others)
+
     def asked(self, assessed: Assessment, given: dict[str, Any]) -> tuple[_Checker, dict[str, Any]]:
         checker = _Checker(assessed, self._names, self._lexicon, self._lang)
         return checker, {
-            "records": numbered_records(assessed.documents, self._lang, disease_names=self._names),
+            "records": numbered_records(assessed.documents, self._lang, others=checker.others),
             "ledger": ledger_text(assessed.documents, self._lang),
             "words": _untagged(without_instructions(given["query"])) or "…",
             "history": [_harmless(message) for message in given["history"]],
@@ -258,7 +262,7 @@ class _Answering:
         assessed, chunk = self.second(given, reading, triage, self._retriever.invoke(given["query"], config))
         yield chunk
         if self._model is None or not assessed.documents:
-            yield AddableDict(answer=extractive_answer(assessed.documents, self._lang, disease_names=self._names))
+            yield AddableDict(answer=self.unasked(assessed))
         else:
             checker, values = self.asked(assessed, given)
             for piece in checker.hear(self._model.stream(values, config)):
@@ -280,18 +284,16 @@ class _Answering:
         assessed, chunk = await asyncio.to_thread(self.second, given, reading, triage, candidates)
         yield chunk
         if self._model is None or not assessed.documents:
-            excerpts = await asyncio.to_thread(
-                extractive_answer, assessed.documents, self._lang, disease_names=self._names
-            )
-            yield AddableDict(answer=excerpts)
+            yield AddableDict(answer=await asyncio.to_thread(self.unasked, assessed))
         else:
             checker, values = await asyncio.to_thread(self.asked, assessed, given)
             async for piece in checker.ahear(self._model.astream(values, config)):
-                for passed in checker.feed(piece):
+                sentences = checker.feed(piece)
+                while passed := await asyncio.to_thread(next, sentences, ""):  # to check one takes a while, too
                     yield AddableDict(answer=passed)
                 if checker.failed:
                     break
-            if rest := checker.finish():
+            if rest := await asyncio.to_thread(checker.finish):
                 yield AddableDict(answer=rest)
         yield AddableDict(answer=_ending(assessed, self._lang))
 
@@ -305,8 +307,10 @@ class _Checker:
         self._guard = AnswerGuard(
             assessed.documents, names, lexicon, quotes=quotes, query=assessed.query, secret=_SYSTEM[lang], lang=lang
         )
-        self._documents, self._names, self._lang = assessed.documents, names, lang
+        self.others = self._guard.others
+        self._documents, self._lang = assessed.documents, lang
         self._held, self._read, self._shown = "", 0, False
+        self._lead = ""  # what stands before the first words, such as a number
         self._left_out = 0
         self.failed = self._down = False
 
@@ -344,18 +348,19 @@ class _Checker:
         rest = "".join(self._whole(ended=True))
         if self._down:
             return rest + self._instead(_DOWN)
-        last = "" if self.failed else self._check(self._held)
+        last = "" if self.failed else self._lead + self._check(self._held)
         if self.failed:
             return rest + self._instead(_CUT)
         if self._guard.incomplete() is None:
-            return rest + last + self._omissions()
+            return rest + last + "".join(f"\n\n{note}" for note in self._omissions())
         return rest + (last if self._shown else "") + self._instead(_UNCITED)
 
     def _whole(self, *, ended: bool) -> Iterator[str]:
         """Yield the whole sentences of what is held, as far as they pass."""
         while not self.failed and (sentence := self._next(ended=ended)):
-            passed = self._check(sentence)
-            self._shown = self._shown or bool(passed.strip())
+            passed = self._lead + self._check(sentence)
+            self._shown = self._guard.said_something
+            self._lead = "" if self._shown else passed.lstrip()
             if passed and self._shown:
                 yield passed
 
@@ -380,18 +385,17 @@ class _Checker:
             self.failed = True
         return sentence if reason is None and not self.failed else ""
 
-    def _omissions(self) -> str:
-        return "\n\n" + _LEFT_OUT[self._lang].format(count=self._left_out) if self._left_out else ""
+    def _omissions(self) -> list[str]:
+        return [_LEFT_OUT[self._lang].format(count=self._left_out)] if self._left_out else []
 
     def _instead(self, why: Mapping[Lang, str]) -> str:
-        note = (why if self._shown or self._down else _REJECTED)[self._lang]
-        records = extractive_answer(self._documents, self._lang, disease_names=self._names, with_model=True)
-        return ("\n\n" if self._shown else "") + note + "\n" + records
+        # Where nothing is shown, that is said of the whole answer.
+        notes = [*self._omissions(), why[self._lang]] if self._shown or self._down else [_REJECTED[self._lang]]
+        records = extractive_answer(self._documents, self._lang, others=self.others, with_model=True)
+        return ("\n\n" if self._shown else "") + "\n".join([*notes, records])
 
 
-def numbered_records(
-    documents: Sequence[Document], lang: Lang = "zh", *, disease_names: Sequence[str] | None = None
-) -> str:
+def numbered_records(documents: Sequence[Document], lang: Lang = "zh", *, others: OtherDiseases | None = None) -> str:
     """Return the documents as numbered data for a prompt, without what must not be repeated.
 
     Left out are sentences that give orders or doses, and those about diseases that are not among the documents; angle
@@ -400,12 +404,11 @@ def numbered_records(
     Args:
         documents: In the order of their numbers.
         lang: Language of department and urgency.
-        disease_names: All names that there are; `None` takes the bundled ones.
+        others: What is known of these documents and all diseases; `None` takes the bundled names and lexicon.
     """
-    others = _others(documents, disease_names)
+    others = others or _others(documents)
     blocks = []
-    for number, document in enumerate(documents, start=1):
-        text = record_text(document, others)
+    for number, (document, text) in enumerate(zip(documents, others.records, strict=True), start=1):
         urgency = str(document.metadata.get("urgency"))
         if department := _department(document, others):
             text += {"zh": f"\n就诊科室:{department}", "en": f"\nDepartment: {department}"}[lang]
@@ -463,7 +466,7 @@ def extractive_answer(
     documents: Sequence[Document],
     lang: Lang,
     *,
-    disease_names: Sequence[str] | None = None,
+    others: OtherDiseases | None = None,
     with_model: bool = False,
 ) -> str:
     """Return an answer made of the documents' own sentences, and saying that no model wrote it.
@@ -471,8 +474,8 @@ def extractive_answer(
     Args:
         documents: Best first.
         lang: Language of all fixed text.
-        disease_names: All names that there are; sentences about diseases that are not among the documents are left
-            out. `None` takes the bundled ones.
+        others: Tells which sentences are about diseases that are not among these documents, and left out; `None`
+            takes the bundled names and lexicon.
         with_model: Whether a model was asked, so that nothing is said of its absence.
     """
     without = "" if with_model else {"zh": "(未使用大模型)", "en": "(No language model was used.) "}[lang]
@@ -484,7 +487,7 @@ def extractive_answer(
                 "en": "Nothing in the knowledge base matches reliably; please describe the symptoms or ask a doctor.",
             }[lang]
         )
-    others = _others(documents, disease_names)
+    others = others or _others(documents)
     lines = [
         {
             "zh": f"{without[:-1] + ',' if without else '('}以下为知识库原文摘录)可能相关的疾病:",
@@ -511,7 +514,7 @@ def extractive_answer(
     return "\n".join(lines)
 
 
-def _excerpt(number: int, document: Document, lang: Lang, others: Any, *, detailed: bool) -> str:
+def _excerpt(number: int, document: Document, lang: Lang, others: OtherDiseases, *, detailed: bool) -> str:
     metadata = document.metadata
     name = metadata.get("disease") or fit_sentences(document.page_content.partition("\n")[0], others)
     text = f"{number}. {fit_name(str(name)) or '…'}"
@@ -543,8 +546,8 @@ def _ending(assessed: Assessment, lang: Lang) -> str:
     return f"{asked}\n\n{NOTICE[lang]}"
 
 
-def _others(documents: Sequence[Document], disease_names: Sequence[str] | None) -> OtherDiseases:
-    return OtherDiseases(documents, bundled_names() if disease_names is None else disease_names, default_lexicon())
+def _others(documents: Sequence[Document]) -> OtherDiseases:
+    return OtherDiseases(documents, bundled_names(), default_lexicon())
 
 
 def _department(document: Document, others: OtherDiseases) -> str:
@@ -587,21 +590,24 @@ def _joined(parts: Sequence[Any]) -> Any:
         return "".join(parts)
     given: dict[str, Any] = {}
     for part in parts:
-        given.update(part)
+        given.update(_mapping(part))
     return given
 
 
-def _as_inputs(given: str | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(given, str):
-        given = {"query": given}
+def _as_inputs(given: Any) -> dict[str, Any]:
+    given = {"query": given} if isinstance(given, str) else _mapping(given)
     query = given.get("query")
     if not isinstance(query, str) or not query.strip():
-        raise ValueError(
-            'the chain takes the patient\'s words, or {"query": ..., "history": [...]}; the query is blank'
-        )
+        raise ValueError(f"{_TAKES}; the query is blank")
     if len(query) > LONGEST_QUERY:
         raise QueryTooLongError(f"the query has {len(query):,} characters; at most {LONGEST_QUERY:,} are taken")
     return {"query": query, "history": _messages(given.get("history") or [])}
+
+
+def _mapping(given: Any) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
+    raise ValueError(f"{_TAKES}; this is of type {type(given).__name__}")
 
 
 def _messages(history: Any) -> list[BaseMessage]:

@@ -91,7 +91,7 @@ class Calibration(BaseModel):
         return [
             None
             if (logit := document.metadata.get("relevance_logit")) is None
-            else self.confidence(logit, document.metadata.get("rerank_margin", 0.0), findings)
+            else self.confidence(float(logit), float(document.metadata.get("rerank_margin", 0.0)), findings)
             for document in documents
         ]
 

@@ -613,6 +613,9 @@ def test_of_an_answer_that_goes_wrong_the_good_beginning_stays_and_the_records_f
     assert "1. 社区获得性肺炎" in whole
 
 
+STRAY = "今晚打老虎。"
+
+
 def noted(reply: str, lang: Any = "zh") -> tuple[str, str]:
     """What is said before the records, by a model that gives its answer whole, and in pieces."""
     query = {"zh": "发热咳嗽三天", "en": "fever and cough"}[lang]
@@ -627,15 +630,42 @@ def noted(reply: str, lang: Any = "zh") -> tuple[str, str]:
     return said[0], said[1]
 
 
-@pytest.mark.parametrize("reply", ["最可能相关的是社区获得性肺炎", "建议今天就诊", "\n\n一次三片。", "\n"])
+@pytest.mark.parametrize(
+    "reply",
+    ["最可能相关的是社区获得性肺炎", "建议今天就诊", "\n\n一次三片。", "\n", "[1]", "[1]。[2]\n", "[1]\n一次三片。"],
+)
 def test_where_nothing_was_shown_the_note_speaks_of_the_whole_answer(reply: str) -> None:
     assert set(noted(reply)) == {"(大模型的回答未通过核对,未予采用)\n"}
 
 
 @pytest.mark.parametrize("reply", ["建议今天就诊。", "建议今天就诊。请到呼吸内科就诊", "\n建议今天就诊。\n"])
 def test_where_all_was_shown_the_note_does_not_speak_of_a_rest(reply: str) -> None:
-    expected = f"{reply.lstrip()}\n\n(大模型的回答没有注明资料编号)\n"
+    expected = f"{reply.lstrip()}\n\n(大模型的以上回答没有注明资料编号)\n"
     assert set(noted(reply)) == {expected}
+
+
+@pytest.mark.parametrize(
+    "reply", ["[1]\n最相关的是社区获得性肺炎", "\n[1]社区获得性肺炎最相关。", "1.\n社区获得性肺炎[1]。"]
+)
+def test_a_number_before_the_first_words_is_shown_with_them(reply: str) -> None:
+    assert set(noted(reply)) == {reply.lstrip()}
+
+
+@pytest.mark.parametrize(
+    ("reply", "said", "why"),
+    [
+        (f"可能与社区获得性肺炎[1]有关。{STRAY}建议就诊。", "可能与社区获得性肺炎[1]有关。建议就诊。", ""),
+        (
+            f"可能与社区获得性肺炎[1]有关。{STRAY}建议就诊。其实是白血病。",
+            "可能与社区获得性肺炎[1]有关。建议就诊。",
+            "(大模型回答的其余部分未通过核对,改用知识库原文)\n",
+        ),
+        ("今晚打老虎[1]。建议就诊。", "建议就诊。", "(大模型的以上回答没有注明资料编号)\n"),
+    ],
+)
+def test_a_sentence_that_was_left_out_is_counted_however_the_answer_ends(reply: str, said: str, why: str) -> None:
+    left_out = "(大模型回答中有 1 句无法与资料核对,已略去)"
+    assert set(noted(reply)) == {f"{said}\n\n{left_out}" + (why and f"\n{why}")}
 
 
 def test_where_a_rest_was_left_out_the_note_says_so() -> None:
@@ -657,9 +687,6 @@ def test_an_answer_is_cut_at_the_same_place_whether_it_comes_whole_or_in_pieces(
     whole, pieces = noted("可能与社区获得性肺炎[1]有关。" + ("发热、咳嗽、咳痰" * 20 + "。") * 30)
     assert whole == pieces
     assert 4_000 < len(whole) < 4_300
-
-
-STRAY = "今晚打老虎。"
 
 
 def test_a_sentence_that_nothing_supports_is_left_out_and_counted_and_the_answer_goes_on() -> None:

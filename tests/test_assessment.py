@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from langchain_core.documents import Document
@@ -81,6 +82,21 @@ def test_without_a_calibration_confidence_is_the_score_and_says_so() -> None:
     [result] = of("流清鼻涕,打喷嚏", "普通感冒").as_data()["results"]
     assert result["confidence"] == result["relevance_score"] == 0.9
     assert result["confidence_calibrated"] is False
+
+
+@pytest.mark.parametrize("calibration", [None, EVEN])
+def test_numbers_of_numpy_are_told_as_those_of_python(calibration: Calibration | None) -> None:
+    found = ranked("普通感冒", "社区获得性肺炎")
+    for document, exact in zip(found, (0.75, -1.5), strict=True):  # in 32 bits, too
+        document.metadata.update(relevance_score=0.5, relevance_logit=exact, rerank_margin=exact)
+    expected = assess("流清鼻涕", found, lexicon=LEXICON, red_flags=FLAGS, calibration=calibration).as_data()
+    for scores in (document.metadata for document in found):
+        scores["recall_rank"] = np.int64(scores["recall_rank"])
+        for name in ("relevance_score", "relevance_logit", "rerank_margin"):
+            scores[name] = np.float32(scores[name])
+    told = assess("流清鼻涕", found, lexicon=LEXICON, red_flags=FLAGS, calibration=calibration).as_data()
+    assert told == expected
+    assert json.dumps(told) == json.dumps(expected)
 
 
 def test_a_calibration_gives_the_confidence_where_there_is_a_logit() -> None:

@@ -13,9 +13,8 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 from langchain_bge_medical.chains import NOTICE, build_answer_chain
 from langchain_bge_medical.chat import ChatSession, completed
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import findings
-from langchain_bge_medical.clinical.triage import Lang
 from langchain_bge_medical.retrievers import BM25Retriever
 from tests.linear import takes_linear_time
 

@@ -16,7 +16,8 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable
 
-from langchain_bge_medical.chains import LONGEST_QUERY, NOTICE, Lang, build_answer_chain
+from langchain_bge_medical.chains import LONGEST_QUERY, NOTICE, build_answer_chain
+from langchain_bge_medical.clinical.lexicon import Lang
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from tests.conftest import record_documents
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal, NamedTuple
 
 from langchain_core.documents import Document
@@ -181,7 +182,7 @@ def relevance_scores(documents: Sequence[Document]) -> list[float | None]:
     `None` for all where any lies outside [0, 1]: an encoder of another kind has a scale of its own.
     """
     scores = [d.metadata.get("relevance_score") for d in documents]
-    known = [float(score) if isinstance(score, (int, float)) else None for score in scores]
+    known = [float(score) if isinstance(score, Real) else None for score in scores]  # NumPy's, too
     return known if all(0 <= score <= 1 for score in known if score is not None) else [None] * len(known)
 
 

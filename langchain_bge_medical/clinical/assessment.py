@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any
 
 from langchain_core.documents import Document
 
 from langchain_bge_medical.clinical.abstention import Abstention, abstention, relevance_scores
 from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.evidence import with_evidence
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.next_question import NextQuestion, next_question
 from langchain_bge_medical.clinical.polarity import Finding, Reading, has_findings
 from langchain_bge_medical.clinical.triage import RedFlags, Triage, usual_triage
 from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.knowledge_base import listed
-
-Lang = Literal["zh", "en"]
 
 
 @dataclass(frozen=True)
@@ -152,21 +151,22 @@ def annotated(
 
 def _result(rank: int, document: Document) -> dict[str, Any]:
     metadata = document.metadata
-    keys = (
-        "relevance_score",
-        "relevance_logit",
-        "confidence",
-        "confidence_calibrated",
-        "recall_rank",
-        "rerank_adjustment",
-    )
+    keys = ("relevance_score", "relevance_logit", "confidence", "recall_rank", "rerank_adjustment")
     return {
         "rank": rank,
         "disease": metadata.get("disease"),
-        **{key: metadata.get(key) for key in keys},
+        **{key: _plain(metadata.get(key)) for key in keys},
+        "confidence_calibrated": metadata["confidence_calibrated"],
         "department": metadata.get("department"),
         "urgency": metadata.get("urgency"),
         "symptoms": list(listed(metadata, "symptoms")),
         "patient_mismatch": metadata.get("patient_mismatch"),
         "evidence": metadata["evidence"],
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's, which JSON takes; anything else as it is."""
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value

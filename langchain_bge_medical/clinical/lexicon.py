@@ -7,9 +7,12 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+Lang = Literal["zh", "en"]
+"""The languages that are read, and those in which something is said."""
 
 _DEFAULT = Path(__file__).parents[1] / "resources" / "symptom_lexicon.json"
 _LONGEST_UNFOLDED = 4  # characters of one; ﷺ becomes 18, and says nothing of a symptom

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from numbers import Real
 
 from langchain_core.documents import Document
 from pydantic import BaseModel
 
 from langchain_bge_medical.answer_guard import unfit
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon
 from langchain_bge_medical.clinical.polarity import Finding
 from langchain_bge_medical.knowledge_base import listed
-
-Lang = Literal["zh", "en"]
 
 # How likely a patient is to say yes: to a disease's first symptom, less with each place, and to one it does not list.
 _YES_FIRST, _YES_LESS, _YES_UNLISTED = 0.75, 0.03, 0.06
@@ -86,7 +84,7 @@ def next_question(
 
 def _strength(document: Document, place: int) -> float:
     logit = document.metadata.get("relevance_logit")
-    if not isinstance(logit, (int, float)):
+    if not isinstance(logit, Real):
         return -float(place)
     return float(logit) + float(document.metadata.get("rerank_adjustment") or 0.0)
 

@@ -16,14 +16,13 @@ from langchain_bge_medical.clinical.alarm import Alarm, default_alarm
 from langchain_bge_medical.clinical.context.before import denied_within
 from langchain_bge_medical.clinical.demographics import Patient, patient_of
 from langchain_bge_medical.clinical.folding import fold_pattern, folded
-from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
+from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.mentions import mentions_of
 from langchain_bge_medical.clinical.needed_words import PatternSieve
 from langchain_bge_medical.clinical.numbers import Measurement, measurements
 from langchain_bge_medical.clinical.polarity import AFFIRMED, Reading, affirms_nothing
 
 Level = Literal["emergency", "urgent", "routine", "self_care"]
-Lang = Literal["zh", "en"]
 
 _DEFAULT = Path(__file__).parents[1] / "resources" / "red_flags.json"
 _LEVELS: tuple[Level, ...] = ("emergency", "urgent", "routine", "self_care")
