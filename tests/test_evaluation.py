@@ -131,7 +131,7 @@ def test_a_query_file_is_read_line_by_line(tmp_path: Path) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(alphabet=st.characters(codec="utf-8")))
+@given(st.text(alphabet=st.characters(codec="utf-8")).filter(str.strip))
 def test_any_query_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     write(path, json.dumps({"query": text}, ensure_ascii=False), '{"query": "2"}')
@@ -151,6 +151,8 @@ SECRET = "病人张三说胸痛"
         f'{{"query": "{SECRET}", "relevant": [["{SECRET}"]]}}',
         f'{{"query": "{SECRET}", "triage": "{SECRET}"}}',
         f'{{"text": "{SECRET}"}}',
+        f'{{"query": "", "tags": ["{SECRET}"]}}',
+        f'{{"query": " \u3000", "tags": ["{SECRET}"]}}',
         f'["{SECRET}"]',
         f'"{SECRET}"',
         f'{{"query": "{SECRET}"}}'.encode("gb18030"),

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from langchain_bge_medical.evaluation.intervals import Difference, difference, mean_interval
 from langchain_bge_medical.evaluation.metrics import (
@@ -55,6 +55,13 @@ class LabelledQuery(BaseModel):
     """What kind of query it is, e.g. `typo`; figures are given for each."""
     line: int = 0
     """Of its file, from 1: how reports name a query without its words."""
+
+    @field_validator("query")
+    @classmethod
+    def _says_something(cls, query: str) -> str:
+        if not query.strip():
+            raise ValueError("is blank; there is nothing to rank by")
+        return query
 
 
 class QueryFileError(ValueError):
