@@ -42,7 +42,7 @@ from langchain_bge_medical.training.examples import (
 )
 from langchain_bge_medical.training.finetune import FinetuneError, Materials, Settings, finetune, trained_on
 from langchain_bge_medical.training.model_card import verdict_lines
-from langchain_bge_medical.training.queries import QueryWriter
+from langchain_bge_medical.training.queries import QueryWriter, query_digest
 from langchain_bge_medical.vectorstores import build_index, stored_documents
 from tests.conftest import HashEmbeddings, make_tokenizer, tiny_config
 
@@ -318,7 +318,9 @@ def test_a_tuned_model_loads_like_any_other_reads_as_far_as_its_base_and_says_ho
     given = materials(
         queries=[*queries, {"query": "股票", "relevant": []}, {"query": "别的病", "relevant": ["无此病"]}]
     )
-    report = tune(tiny_reranker, tmp_path / "tuned", given)
+    base = shutil.copytree(tiny_reranker, tmp_path / "base")
+    (base / tuning.TRAINED_QUERIES).write_text(f"{query_digest('第一次微调')}\n")
+    report = tune(base, tmp_path / "tuned", given)
     encoder = BGECrossEncoder(str(tmp_path / "tuned"), max_length=130)
     pair = ("发烧", SOME[0].card())
     assert encoder.logits([pair]) != BGECrossEncoder(str(tiny_reranker), max_length=130).logits([pair])
@@ -333,7 +335,8 @@ def test_a_tuned_model_loads_like_any_other_reads_as_far_as_its_base_and_says_ho
     # Of the user's own queries it remembers those it was trained or watched on, and not those it was measured on.
     lines = trained_on(tmp_path / "tuned", given.queries)
     assert len(lines) == 24 - 5 + 1
-    assert trained_on(tmp_path / "tuned", [LabelledQuery(query="关于 什么别的", line=1)]) == []
+    others = [LabelledQuery(query="关于 什么别的", line=1), LabelledQuery(query="第一次微调", line=2)]
+    assert trained_on(tmp_path / "tuned", others) == [2]  # which its base was tuned on
     with pytest.raises(FinetuneError, match="not empty"):
         tune(tiny_reranker, tmp_path / "tuned")
 

@@ -53,7 +53,7 @@ Loss = Literal["bce", "listwise", "mse", "margin-mse"]
 Progress = Callable[[Iterable[T], str], Iterable[T]]
 
 TRAINED_QUERIES = "trained_queries.txt"
-"""Digests of the user's queries that a model was tuned on, in its folder."""
+"""Digests of the user's queries that a model, or the tuned one that it was made from, was tuned on; in its folder."""
 
 _FETCH_K = 50
 _READ = 512  # tokens, as in a compressor by default
@@ -188,7 +188,9 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
     outcome = _train(folder, examples, watched, work, settings, progress)
     _save(folder, outcome, out, settings)
     own_words = [*(query.query for query in asked), *(query.text for query in own_of["dev"])]
-    (out / TRAINED_QUERIES).write_text("".join(f"{query_digest(words)}\n" for words in own_words), "utf-8")
+    # What its base was tuned on, the model still knows by heart.
+    known = dict.fromkeys([*_trained_queries(folder), *map(query_digest, own_words)])
+    (out / TRAINED_QUERIES).write_text("".join(f"{digest}\n" for digest in known), "utf-8")
 
     after = _rankings(str(out), settings, candidates, tests, progress, "tuned")
     report: dict[str, Any] = {
@@ -215,10 +217,14 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
 
 
 def trained_on(folder: Path, queries: Iterable[LabelledQuery]) -> list[int]:
-    """Return the lines of the queries that the model in `folder` was tuned on, as far as it remembers."""
-    file = folder / TRAINED_QUERIES
-    digests = set(file.read_text("utf-8").split()) if file.is_file() else set()
+    """Return the lines of the queries that the model in `folder`, or a base of it, was tuned on."""
+    digests = set(_trained_queries(folder))
     return [query.line for query in queries if query_digest(query.query) in digests]
+
+
+def _trained_queries(folder: Path) -> list[str]:
+    file = folder / TRAINED_QUERIES
+    return file.read_text("utf-8").split() if file.is_file() else []
 
 
 class _Split(NamedTuple):
