@@ -559,6 +559,11 @@ def test_the_verdict_is_judged_on_the_users_own_queries_where_there_are_enough_a
     assert "your own queries about 40 diseases not trained on" in lines[1]
 
 
+def test_a_folder_called_as_the_bundled_model_is_not_tuned_into(tiny_reranker: Path) -> None:
+    with pytest.raises(FinetuneError, match="'bundled' is what the package's own model is called"):
+        tune(tiny_reranker, Path("bundled"), materials(12))
+
+
 def test_a_knowledge_base_of_a_dozen_diseases_is_too_small_to_hold_any_out(tiny_reranker: Path, tmp_path: Path) -> None:
     with pytest.raises(FinetuneError, match="has 12 diseases"):
         tune(tiny_reranker, tmp_path / "tuned", materials(12))

@@ -30,7 +30,7 @@ from langchain_bge_medical.evaluation.compare import Comparison, JudgedQuery, La
 from langchain_bge_medical.evaluation.metrics import reciprocal_rank_at
 from langchain_bge_medical.evaluation.stages import Find, by_logit, names_of, recalled, reranked
 from langchain_bge_medical.knowledge_base import DiseaseRecord
-from langchain_bge_medical.model_files import model_folder, read_config, resolved_revision
+from langchain_bge_medical.model_files import BUNDLED, model_folder, read_config, resolved_revision
 from langchain_bge_medical.retrievers import build_hybrid_retriever, searchable_text
 from langchain_bge_medical.training.examples import (
     Amounts,
@@ -150,8 +150,8 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
         The report, as in `out/report.json`: figures before and after with bootstrap intervals, and a verdict.
 
     Raises:
-        FinetuneError: If `out` holds something else, the knowledge base has fewer than 20 diseases, or the
-            training extra is not installed.
+        FinetuneError: If `out` holds something else or is called `bundled`, the knowledge base has fewer than 20
+            diseases, or the training extra is not installed.
         ModelNotFoundError: If the base, or the teacher, cannot be had or is no reranker.
     """
     _check_extra()
@@ -771,6 +771,8 @@ def _verdict(parts: Mapping[str, Any]) -> dict[str, str]:
 
 def _claim(out: Path, work: Path, fingerprint: str) -> None:
     """Make `out` this run's, or find that it already is."""
+    if str(out) == BUNDLED:
+        raise FinetuneError(f"{BUNDLED!r} is what the package's own model is called; give another --out")
     if (out / "report.json").exists() or (out.is_dir() and any(out.iterdir()) and not (work / "run.json").is_file()):
         raise FinetuneError(f"{out} is not empty; give another --out")
     run = work / "run.json"
