@@ -133,6 +133,17 @@ def test_encoding_reads_what_detection_cannot_know(tmp_path: Path) -> None:
     record = {"disease": "感冒", "symptoms": "鼻塞、打噴嚏", "description": "數日自癒。"}
     path = write(tmp_path / "kb", json.dumps([record], ensure_ascii=False).encode("big5"))
     assert load(path, encoding="big5")[0].page_content == "疾病名称:感冒\n症状表现:鼻塞、打噴嚏\n简要描述:數日自癒。"
+    assert "kb, line 1: is neither UTF-8 nor GB18030 text; pass encoding=" in str(refusal(path))
+
+
+def test_what_is_taken_for_gb18030_is_reported_once_without_its_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "kb", "name,symptom,desc\nMénière,vertigo,ear\n".encode("latin-1"))
+    assert names(load(path)) != ["Ménière"]
+    assert caplog.messages == [f"{path}: read as GB18030, since it is not UTF-8; pass encoding= if that is wrong"]
+    assert names(load(path, encoding="latin-1")) == ["Ménière"]
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
@@ -590,7 +601,7 @@ GOOD = json.dumps(RECORDS[0], ensure_ascii=False)
         ("name,symptom,desc\n甲,痛,说\n乙,痒\n", "kb, line 3: has 2 cells where the header has 3 (got ['乙', '痒'])"),
         ('name,symptom,desc\n甲,痛,"说\n', "kb, line 2: is not CSV: unexpected end of data"),
         (f"name,symptom,desc\n甲,痛,{'x' * (1 << 20)}x\n", "kb, line 2: is not CSV: field larger than field limit"),
-        ("[\xff\xfe]".encode("latin-1"), "kb: is neither UTF-8 nor GB18030 text; pass encoding= (got b'[\\xff\\xfe]')"),
+        (b"[\xff\xfe]", "kb, line 1: is neither UTF-8 nor GB18030 text; pass encoding= (got b'\\xff\\xfe]')"),
         (b"\xff\xfe[", "kb: is not utf-16"),
         (gzip.compress(b"[" * 9999, mtime=0)[:-9], "kb: is not a whole gzip file"),
         (gzip.compress(GOOD.encode(), mtime=0)[:-8] + bytes(8), "kb: is not a whole gzip file: CRC check failed"),
@@ -612,10 +623,16 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(content: object, messa
     assert error.place.startswith(str(path))
 
 
-def test_a_utf8_file_with_a_torn_character_is_refused_not_read_as_gibberish(tmp_path: Path) -> None:
-    content = (KB / "array.json").read_bytes()
+@pytest.mark.parametrize("before", [0, 9_000])
+def test_a_utf8_file_with_a_torn_character_is_refused_at_its_line_not_read_as_gibberish(
+    before: int, tmp_path: Path
+) -> None:
+    content = "病痛\r\n".encode() * before + (KB / "array.json").read_bytes()
     torn = content.replace("疱疹".encode(), "疱疹".encode()[:-1], 1)
-    assert "is neither UTF-8 nor GB18030" in str(refusal(write(tmp_path / "kb", torn)))
+    line = content[: content.index("疱疹".encode())].count(b"\n") + 1
+    assert f"kb, line {line}: is neither UTF-8 nor GB18030" in str(refusal(write(tmp_path / "kb", torn)))
+    cut = write(tmp_path / "kb", content.rstrip() + "\n疹".encode()[:-1])
+    assert f"kb, line {content.rstrip().count(bytes([10])) + 2}: is neither" in str(refusal(cut))
 
 
 @pytest.mark.parametrize(
