@@ -234,7 +234,8 @@ def test_stages_are_the_means_of_the_metrics_over_the_queries_that_have_relevant
             "recall@50": 0.5,
         }
     }
-    assert found.pairwise() == {"n": 3, "bm25": 0.3333}
+    # That the last one's irrelevant name, which the knowledge base lacks, is outranked says nothing.
+    assert found.pairwise() == {"n": 2, "bm25": 0.5}
 
 
 def test_each_query_is_ranked_once_by_each_stage() -> None:
@@ -368,18 +369,24 @@ def forty_queries(relevant: str = "流感") -> list[dict[str, Any]]:
 
 
 def test_the_guard_says_whether_reranking_beats_recall_on_these_queries() -> None:
-    good, bad = ["流感", "感冒"], ["感冒", "流感"]
-    found = comparison_of(
-        forty_queries(),
-        hybrid={str(i): good if i < 20 else bad for i in range(40)},
-        rerank={str(i): good for i in range(40)},
-        blend={str(i): bad for i in range(40)},
-    )
+    def about(diseases: int) -> Comparison:
+        right = [f"病{i % diseases}" for i in range(40)]
+        return comparison_of(
+            [{"query": str(i), "relevant": [right[i]]} for i in range(40)],
+            hybrid={str(i): [right[i], "感冒"] if i < 20 else ["感冒", right[i]] for i in range(40)},
+            rerank={str(i): [right[i], "感冒"] for i in range(40)},
+            blend={str(i): ["感冒", right[i]] for i in range(40)},
+        )
+
+    found = about(40)
     guard = no_rerank_guard(found, "hybrid", ["rerank", "blend"])
     assert {stage: gain["verdict"] for stage, gain in guard["stages"].items()} == {"rerank": "better", "blend": "worse"}
     assert guard["stages"]["rerank"]["mean"] == 0.25
     assert guard_lines(guard, "en")[0].startswith("rerank is better than hybrid (mrr@10 +0.250 [")
     assert guard_lines(guard, "zh")[1].startswith("blend 不如 hybrid")
+    # Many queries about few diseases show little.
+    few = no_rerank_guard(about(9), "hybrid", ["rerank"])["stages"]["rerank"]
+    assert (few["mean"], few["units"], few["verdict"]) == (0.25, 9, "too few queries")
 
 
 def test_parts_have_their_own_figures_and_a_query_counts_in_each_of_its_own() -> None:

@@ -738,13 +738,11 @@ def _mark_known(folder: Path, out: Path, records: Sequence[DiseaseRecord], verdi
 
 def _part(queries: Sequence[JudgedQuery], rankings: Mapping[str, list[list[str]]], split: _Split) -> dict[str, Any]:
     comparison = Comparison(queries, {stage: rankings[stage] for stage in ("recall", "base", "tuned")})
-    # Queries about one disease stand or fall together.
-    groups = [min(query.relevant) for query in queries]
     differences = {
         f"tuned - {before}": {
             metric: gain.as_json()
             for metric in ("hit@1", "mrr@10")
-            if (gain := comparison.difference(before, "tuned", metric, groups=groups)) is not None
+            if (gain := comparison.difference(before, "tuned", metric)) is not None
         }
         for before in ("base", "recall")
     }
