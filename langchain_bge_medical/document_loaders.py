@@ -71,10 +71,9 @@ class MedicalKBLoader(BaseLoader):
     of more than 1 Mi characters, a record of more than 16 Mi, JSON read whole of more than 128 Mi, and a workbook
     of more than 576 MiB or 1,048,576 rows. In a folder, links that lead nowhere or out of it are refused.
 
-    Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the
-    file's name, so that `langchain_core.indexing.index` skips what has not changed) and as metadata every
-    field of the record that has a value, plus `source` (the path as given) and `seq_num` (1-based); the record's own
-    fields of these names become `source_source` and `source_seq_num`.
+    Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the file's name)
+    and as metadata every field of the record that has a value, plus `source` (the path as given) and `seq_num`
+    (1-based); the record's own fields of these names become `source_source` and `source_seq_num`.
 
     Nothing is merged or dropped in silence. A second record of the same name is loaded with an id of its
     own and reported as a WARNING; a second copy of the same record, equal in every field, is left out, and reported
@@ -85,6 +84,17 @@ class MedicalKBLoader(BaseLoader):
         ```python
         loader = MedicalKBLoader("medical_knowledge.json")
         documents = loader.load()
+        ```
+
+        `langchain_core.indexing.index` takes a document whose place in the file has shifted for a new one, unless it
+        is told that `source` and `seq_num` do not count (those in the store then stay as they were):
+
+        ```python
+        def key(d: Document) -> str:
+            return sha256(json.dumps([d.page_content, d.metadata | {"source": "", "seq_num": 0}]).encode()).hexdigest()
+
+
+        index(loader, record_manager, vectorstore, cleanup="full", key_encoder=key)
         ```
     """
 
