@@ -20,6 +20,7 @@ import pytest
 import torch
 from langchain_core.documents import Document
 from safetensors.torch import load_file
+from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import XLMRobertaForSequenceClassification
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
@@ -370,6 +371,41 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_with_the_sam
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, msg=name)
+
+
+def test_a_run_that_makes_no_progress_ends_at_the_same_step_however_often_it_is_cut_short(
+    tiny_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoProgress(BaseEvaluator):  # type: ignore[misc]  # untyped
+        primary_metric, greater_is_better, calls = tuning._WATCHED_METRIC, True, 0
+
+        def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
+            NoProgress.calls += 1
+            if NoProgress.calls == 3:
+                raise KeyboardInterrupt
+            return {tuning._WATCHED_METRIC: 0.5}
+
+    # An evaluation every two of 16 steps; after the first one none is better, so that the fourth is the last.
+    monkeypatch.setattr(tuning, "_watcher", lambda *_: NoProgress())
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_reranker, out, max_steps=16)
+    assert last_step(out) == 4
+
+    def cut_after_training(items: Iterable[Any], what: str) -> Iterable[Any]:
+        if what.startswith("tuned"):
+            raise KeyboardInterrupt
+        return items
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_reranker), materials(), out, Settings(**{**QUICK, "max_steps": 16}), cut_after_training)
+    assert last_step(out) == 8
+    best = weights(out / "checkpoints" / "checkpoint-2")
+    report = tune(tiny_reranker, out, max_steps=16)
+    assert (report["training"]["steps"], report["training"]["best_step"]) == (8, 2)
+    assert len(report["training"]["watched_mrr@10"]) == 4
+    assert best.keys() == weights(out).keys()
+    assert all(torch.equal(weights(out)[name], tensor) for name, tensor in best.items())
 
 
 def test_a_run_is_not_gone_on_with_after_anything_that_it_depends_on_has_changed(

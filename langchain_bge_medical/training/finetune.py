@@ -442,7 +442,7 @@ def _train(
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
     rows = list(_rows(examples, settings, progress))
     set_seed(settings.seed)
@@ -491,6 +491,7 @@ def _train(
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{_WATCHED_METRIC}",
         greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,  # how long there was no progress
         logging_steps=interval,
         report_to="none",
         disable_tqdm=True,
@@ -507,7 +508,12 @@ def _train(
     checkpoint = _last_checkpoint(work)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    control = trainer.state.stateful_callbacks.get("TrainerControl")
+    if control is not None and control["args"]["should_training_stop"]:  # `train` would go a step beyond the end
+        trainer._load_from_checkpoint(str(work / Path(trainer.state.best_model_checkpoint).name))
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.state.best_model_checkpoint
     figures = {
         "parameters": parameters,
