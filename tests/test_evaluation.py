@@ -184,7 +184,8 @@ RECORDS: list[dict[str, Any]] = [
     {"disease": "糖尿病并发症(高血糖状态)", "aliases": ["高血糖", "DKA"]},
     {"disease": "感冒", "aliases": ["流感"]},
     {"disease": "流感", "aliases": ["Flu", "高血糖"]},
-    {"disease": "中耳炎"},
+    {"disease": "中耳炎", "aliases": "耳朵发炎、 AOM"},
+    {"disease": "肾炎", "aliases": None},
 ]
 INDEX = NameIndex(RECORDS)
 
@@ -197,6 +198,8 @@ INDEX = NameIndex(RECORDS)
         (" FLU ", "流感"),
         ("流感", "流感"),
         ("高血糖", "糖尿病并发症(高血糖状态)"),
+        ("aom", "中耳炎"),
+        ("耳", None),
         ("麻疹", None),
     ],
 )

@@ -23,7 +23,7 @@ from langchain_bge_medical.evaluation.metrics import (
     reciprocal_rank_at,
     reliability,
 )
-from langchain_bge_medical.knowledge_base import normalize_name
+from langchain_bge_medical.knowledge_base import listed, normalize_name
 
 Ranker = Callable[[str], Sequence[str]]
 """A query → disease names, best first."""
@@ -101,7 +101,7 @@ class NameIndex:
         aliases: dict[str, str] = {}
         for record in records:
             self._names.setdefault(normalize_name(record["disease"]), record["disease"])
-            for alias in record.get("aliases", ()):
+            for alias in listed(record, "aliases"):
                 aliases.setdefault(normalize_name(alias), record["disease"])
         self._names = {**aliases, **self._names}
 

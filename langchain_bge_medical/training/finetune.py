@@ -24,6 +24,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_bge_medical.clinical.coverage import AffirmedWords
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.cross_encoders import BGECrossEncoder
+from langchain_bge_medical.digests import document_digest
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.embeddings import BGEEmbeddings
 from langchain_bge_medical.evaluation.compare import Comparison, JudgedQuery, LabelledQuery, NameIndex, compare
@@ -738,7 +739,7 @@ def _mark_known(folder: Path, out: Path, records: Sequence[DiseaseRecord], verdi
     """
     if (folder / "known_documents.txt").is_file():
         known = records if verdict["over_recall"] == "better" else ()
-        digests = (hashlib.blake2b(record.card().encode(), digest_size=8).hexdigest() for record in known)
+        digests = (document_digest(record.card()) for record in known)
         (out / "known_documents.txt").write_text("".join(f"{digest}\n" for digest in digests), "utf-8")
 
 
