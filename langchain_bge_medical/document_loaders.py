@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -11,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import uuid
 import zipfile
 import zlib
@@ -39,6 +41,7 @@ FOLDER_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx")
 _WRAPPERS = ("data", "records", "diseases", "items", "list", "rows", "result", "results")
 _ID_NAMESPACE = uuid.UUID("6f1c1f0e-6d0c-5e0c-9a53-3a0f6c0e2b11")
 _CHUNK = 1 << 16
+_PRIVATE = re.compile(r"[\ue000-\uf8ff]")
 # csv refuses cells above 128 KiB by default; a description may be longer, a megabyte of it is a broken quote.
 _MAX_CELL = 1 << 20
 # What bounds the memory, whatever a file unpacks to: characters of one record's line or row, and of JSON read whole.
@@ -60,17 +63,17 @@ class MedicalKBLoader(BaseLoader):
 
     Reads JSON arrays, JSON Lines (whatever the file is called), an object keyed by disease or number, a
     wrapped list (`{"data": [...]}`), CSV and TSV, XLSX, each also gzipped, or a folder of them. The format
-    is found by looking at the content. Text is UTF-8 (with or without BOM), UTF-16 with BOM, or GB18030.
+    is found by looking at the content. Text is UTF-8 (with or without BOM), UTF-16 with BOM, or GB18030,
+    which is reported as a WARNING, since text in other encodings may read as that.
 
     JSON Lines, CSV, TSV and XLSX are streamed: memory holds one record at a time plus about 250 bytes per
     record (digests, to report duplicates). Other JSON is read whole. Refused are, whatever a file unpacks to, a text
     of more than 1 Mi characters, a record of more than 16 Mi, JSON read whole of more than 128 Mi, and a workbook
     of more than 576 MiB or 1,048,576 rows. In a folder, links that lead nowhere or out of it are refused.
 
-    Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the
-    file's name, so that `langchain_core.indexing.index` skips what has not changed) and as metadata every
-    field of the record that has a value, plus `source` (the path as given) and `seq_num` (1-based); the record's own
-    fields of these names become `source_source` and `source_seq_num`.
+    Each document has `page_content` (see `content`), a stable `id` (UUIDv5 of the normalised name and the file's name)
+    and as metadata every field of the record that has a value, plus `source` (the path as given) and `seq_num`
+    (1-based); the record's own fields of these names become `source_source` and `source_seq_num`.
 
     Nothing is merged or dropped in silence. A second record of the same name is loaded with an id of its
     own and reported as a WARNING; a second copy of the same record, equal in every field, is left out, and reported
@@ -81,6 +84,17 @@ class MedicalKBLoader(BaseLoader):
         ```python
         loader = MedicalKBLoader("medical_knowledge.json")
         documents = loader.load()
+        ```
+
+        `langchain_core.indexing.index` takes a document whose place in the file has shifted for a new one, unless it
+        is told that `source` and `seq_num` do not count (those in the store then stay as they were):
+
+        ```python
+        def key(d: Document) -> str:
+            return sha256(json.dumps([d.page_content, d.metadata | {"source": "", "seq_num": 0}]).encode()).hexdigest()
+
+
+        index(loader, record_manager, vectorstore, cleanup="full", key_encoder=key)
         ```
     """
 
@@ -325,22 +339,35 @@ def _open_binary(file: Path) -> _Bytes:
 
 
 def _detect_encoding(stream: _Bytes, place: str) -> str:
-    """Return the encoding by BOM, else the first of UTF-8 and GB18030 that decodes the whole stream."""
+    """Return the encoding by BOM, else the first of UTF-8 and GB18030 that makes text of the whole stream."""
     stream.seek(0)
     head = stream.read(4)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    for encoding in ("utf-8-sig", "gb18030"):
-        stream.seek(0)
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            while chunk := stream.read(_CHUNK):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            continue
-        return encoding
-    raise KnowledgeBaseError("is neither UTF-8 nor GB18030 text; pass encoding=", place=place, value=head)
+    line = 1
+    try:
+        for text in _decoded(stream, "utf-8-sig"):
+            line += text.count("\n")
+    except UnicodeDecodeError as error:
+        line += error.object.count(b"\n", 0, error.start)
+        bad = error.object[error.start : error.start + 8]
+    else:
+        return "utf-8-sig"
+    with contextlib.suppress(UnicodeDecodeError):
+        # As GB18030 nearly all bytes can be read; those of Big5 give characters for private use among the wrong ones.
+        if not any(map(_PRIVATE.search, _decoded(stream, "gb18030"))):
+            logger.warning("%s: read as GB18030, since it is not UTF-8; pass encoding= if that is wrong", place)
+            return "gb18030"
+    problem = "is neither UTF-8 nor GB18030 text; pass encoding="
+    raise KnowledgeBaseError(problem, place=f"{place}, line {line}", value=bad)
+
+
+def _decoded(stream: _Bytes, encoding: str) -> Iterator[str]:
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while chunk := stream.read(_CHUNK):
+        yield decoder.decode(chunk)
+    yield decoder.decode(b"", final=True)
 
 
 def _read_text(text: IO[str], place: str, field_map: Mapping[str, str]) -> Iterator[_Raw]:

@@ -123,8 +123,9 @@ class DiseaseRecord(BaseModel):
         characters and a `[详细]` at the end go away. `raw` is not modified.
 
         Args:
-            raw: The record as its source has it. `symptoms` may be a list, a string separated by
-                `、，,;；` or (Chinese) blanks, or the `repr` of a Python list.
+            raw: The record as its source has it. `symptoms`, and every other list, may be a list, a string
+                separated by `、，,;；`, or the `repr` of a Python list; blanks too separate symptoms if each is of at
+                least two Chinese characters (发热 咳嗽).
             field_map: The source's field name → ours, for names that `FIELD_ALIASES` does not know. It
                 goes before `FIELD_ALIASES`.
 
@@ -244,7 +245,7 @@ def listed(metadata: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """
     value = metadata.get(name)
     if isinstance(value, str):
-        value = [clean_text(part) for part in _parts(value) if isinstance(part, str)]
+        value = [clean_text(part) for part in _parts(value, name) if isinstance(part, str)]
     return tuple(part for part in value if isinstance(part, str) and part) if isinstance(value, (list, tuple)) else ()
 
 
@@ -282,7 +283,7 @@ def _parse_symptoms(value: Any) -> tuple[list[str], str]:
 def _as_list(value: Any, name: str) -> list[str]:
     """Split a string, or clean a list of strings; keep the order, drop repeats and blanks."""
     if isinstance(value, str):
-        parts = _parts(value)
+        parts = _parts(value, name)
     elif isinstance(value, (list, tuple)):
         parts = list(value)
     elif value is None:
@@ -295,16 +296,18 @@ def _as_list(value: Any, name: str) -> list[str]:
     return list(dict.fromkeys(text for part in parts if (text := clean_text(part))))
 
 
-def _parts(text: str) -> list[Any]:
-    """Split a string, or read it as the list that it is the `repr` of."""
+def _parts(text: str, name: str) -> list[Any]:
+    """Split the string that stands in the field `name`, or read it as the list that it is the `repr` of."""
     literal = _literal_list(text)
     if literal is not None:
         return literal
     text = text.strip(_EDGES)
     if _SEPARATORS.search(text):
         return _SEPARATORS.split(text)
-    # Blanks separate Chinese findings (发热 咳嗽) but belong to English ones (chest pain).
-    return text.split() if _CJK.search(text) else [text]
+    # Blanks separate Chinese findings (发热 咳嗽) but belong to English ones (chest pain), to numbers (体温 38.5 ℃)
+    # and to names (《内科学》 第9版).
+    words = text.split()
+    return words if name == "symptoms" and all(len(_CJK.findall(word)) > 1 for word in words) else [text]
 
 
 def _literal_list(text: str) -> list[Any] | None:

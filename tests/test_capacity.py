@@ -15,25 +15,6 @@ def test_a_need_is_the_pairs_of_the_peak_over_what_a_device_may_be_busy_with() -
     assert capacity.need(10, 20, per_core=None, per_gpu=None).cores == 0
 
 
-def test_the_simulated_queue_is_that_of_the_textbook_where_there_is_one() -> None:
-    # One server, Poisson arrivals, constant service (M/D/1): waiting is busy / (2 (1 - busy)) services on average, and
-    # half of those who come at 50 % busy find it free or nearly so.
-    quiet = capacity.simulate(1.0, 10, 1, 100.0, seconds=50_000)
-    assert quiet["busy"] == pytest.approx(0.1)
-    assert quiet["p50_ms"] == pytest.approx(100, rel=0.01)
-    half = capacity.simulate(5.0, 10, 1, 100.0, seconds=50_000)
-    # P(wait = 0) = 1 - busy = 0.5 and P(wait <= one service) = 0.5 e^0.5 = 0.824 (Erlang's formula).
-    assert half["p50_ms"] == pytest.approx(100, rel=0.03)
-    assert half["p95_ms"] > 200
-
-
-def test_two_replicas_wait_less_than_one_at_the_same_business() -> None:
-    one = capacity.simulate(6.0, 10, 1, 100.0, seconds=20_000)
-    two = capacity.simulate(12.0, 10, 2, 100.0, seconds=20_000)
-    assert one["busy"] == two["busy"]
-    assert two["p99_ms"] < one["p99_ms"]
-
-
 def test_rates_are_read_from_what_benchmark_prints_and_tables_are_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,6 +178,8 @@ def test_what_cannot_be_fitted_is_refused_with_the_reason() -> None:
         fit([])
     with pytest.raises(CalibrationError, match="nothing to tell apart"):
         fit([seen._replace(right=False) for seen in simulated(60)])
+    with pytest.raises(CalibrationError, match="nothing to tell apart"):  # without the fold that query 7 is in
+        fit([seen._replace(right=(seen.query, seen.rank) == (7, 1)) for seen in simulated(60)])
     with pytest.raises(ValueError, match=r"in \[0, 1\)"):
         fit(simulated(60), false_refusal_rate=1.0)
 

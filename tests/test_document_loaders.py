@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import logging
 import re
 import tempfile
+import textwrap
 import tracemalloc
 import uuid
 import zipfile
@@ -133,6 +135,17 @@ def test_encoding_reads_what_detection_cannot_know(tmp_path: Path) -> None:
     record = {"disease": "感冒", "symptoms": "鼻塞、打噴嚏", "description": "數日自癒。"}
     path = write(tmp_path / "kb", json.dumps([record], ensure_ascii=False).encode("big5"))
     assert load(path, encoding="big5")[0].page_content == "疾病名称:感冒\n症状表现:鼻塞、打噴嚏\n简要描述:數日自癒。"
+    assert "kb, line 1: is neither UTF-8 nor GB18030 text; pass encoding=" in str(refusal(path))
+
+
+def test_what_is_taken_for_gb18030_is_reported_once_without_its_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "kb", "name,symptom,desc\nMénière,vertigo,ear\n".encode("latin-1"))
+    assert names(load(path)) != ["Ménière"]
+    assert caplog.messages == [f"{path}: read as GB18030, since it is not UTF-8; pass encoding= if that is wrong"]
+    assert names(load(path, encoding="latin-1")) == ["Ménière"]
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
@@ -456,7 +469,10 @@ def test_json_lines_of_20000_records_are_not_held_in_memory(tmp_path: Path) -> N
     assert peak < 20_000 * 350 < path.stat().st_size / 2
 
 
-def test_indexing_again_skips_what_is_unchanged_and_re_adds_what_changed(tmp_path: Path) -> None:
+def test_indexing_again_as_the_loader_says_skips_what_is_unchanged_and_re_adds_what_changed(tmp_path: Path) -> None:
+    [key] = re.findall(r" {8}def key.*\n.*\n", MedicalKBLoader.__doc__ or "")
+    names_of_it: dict[str, Any] = {"Document": Document, "json": json, "sha256": hashlib.sha256}
+    exec(textwrap.dedent(key), names_of_it)
     path = write(tmp_path / "kb.json", RECORDS)
     embeddings = HashEmbeddings()
     store = InMemoryVectorStore(embeddings)
@@ -467,7 +483,7 @@ def test_indexing_again_skips_what_is_unchanged_and_re_adds_what_changed(tmp_pat
         return dict(
             index(
                 MedicalKBLoader(path), manager, store,
-                cleanup="full", source_id_key="source", key_encoder="sha256",
+                cleanup="full", source_id_key="source", key_encoder=names_of_it["key"],
             )
         )  # fmt: skip
 
@@ -477,7 +493,9 @@ def test_indexing_again_skips_what_is_unchanged_and_re_adds_what_changed(tmp_pat
     assert indexed() == {"num_added": 1, "num_updated": 0, "num_skipped": 2, "num_deleted": 1}
     assert len(embeddings.embedded) == 4
     assert embeddings.embedded[-1].endswith("简要描述:改写了。")
-    assert len(store.store) == 3
+    write(path, [{**RECORDS[0], "disease": "新病"}, RECORDS[0], {**RECORDS[1], "description": "改写了。"}, RECORDS[2]])
+    assert indexed() == {"num_added": 1, "num_updated": 0, "num_skipped": 3, "num_deleted": 0}
+    assert len(store.store) == 4
 
 
 # --- duplicates
@@ -590,7 +608,7 @@ GOOD = json.dumps(RECORDS[0], ensure_ascii=False)
         ("name,symptom,desc\n甲,痛,说\n乙,痒\n", "kb, line 3: has 2 cells where the header has 3 (got ['乙', '痒'])"),
         ('name,symptom,desc\n甲,痛,"说\n', "kb, line 2: is not CSV: unexpected end of data"),
         (f"name,symptom,desc\n甲,痛,{'x' * (1 << 20)}x\n", "kb, line 2: is not CSV: field larger than field limit"),
-        ("[\xff\xfe]".encode("latin-1"), "kb: is neither UTF-8 nor GB18030 text; pass encoding= (got b'[\\xff\\xfe]')"),
+        (b"[\xff\xfe]", "kb, line 1: is neither UTF-8 nor GB18030 text; pass encoding= (got b'\\xff\\xfe]')"),
         (b"\xff\xfe[", "kb: is not utf-16"),
         (gzip.compress(b"[" * 9999, mtime=0)[:-9], "kb: is not a whole gzip file"),
         (gzip.compress(GOOD.encode(), mtime=0)[:-8] + bytes(8), "kb: is not a whole gzip file: CRC check failed"),
@@ -612,10 +630,16 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(content: object, messa
     assert error.place.startswith(str(path))
 
 
-def test_a_utf8_file_with_a_torn_character_is_refused_not_read_as_gibberish(tmp_path: Path) -> None:
-    content = (KB / "array.json").read_bytes()
+@pytest.mark.parametrize("before", [0, 9_000])
+def test_a_utf8_file_with_a_torn_character_is_refused_at_its_line_not_read_as_gibberish(
+    before: int, tmp_path: Path
+) -> None:
+    content = "病痛\r\n".encode() * before + (KB / "array.json").read_bytes()
     torn = content.replace("疱疹".encode(), "疱疹".encode()[:-1], 1)
-    assert "is neither UTF-8 nor GB18030" in str(refusal(write(tmp_path / "kb", torn)))
+    line = content[: content.index("疱疹".encode())].count(b"\n") + 1
+    assert f"kb, line {line}: is neither UTF-8 nor GB18030" in str(refusal(write(tmp_path / "kb", torn)))
+    cut = write(tmp_path / "kb", content.rstrip() + "\n疹".encode()[:-1])
+    assert f"kb, line {content.rstrip().count(bytes([10])) + 2}: is neither" in str(refusal(cut))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 import torch
 from langchain_core.documents import Document
 from safetensors.torch import load_file
+from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import XLMRobertaForSequenceClassification
 
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
@@ -42,7 +43,7 @@ from langchain_bge_medical.training.examples import (
 )
 from langchain_bge_medical.training.finetune import FinetuneError, Materials, Settings, finetune, trained_on
 from langchain_bge_medical.training.model_card import verdict_lines
-from langchain_bge_medical.training.queries import QueryWriter
+from langchain_bge_medical.training.queries import QueryWriter, query_digest
 from langchain_bge_medical.vectorstores import build_index, stored_documents
 from tests.conftest import HashEmbeddings, make_tokenizer, tiny_config
 
@@ -318,7 +319,9 @@ def test_a_tuned_model_loads_like_any_other_reads_as_far_as_its_base_and_says_ho
     given = materials(
         queries=[*queries, {"query": "股票", "relevant": []}, {"query": "别的病", "relevant": ["无此病"]}]
     )
-    report = tune(tiny_reranker, tmp_path / "tuned", given)
+    base = shutil.copytree(tiny_reranker, tmp_path / "base")
+    (base / tuning.TRAINED_QUERIES).write_text(f"{query_digest('第一次微调')}\n")
+    report = tune(base, tmp_path / "tuned", given)
     encoder = BGECrossEncoder(str(tmp_path / "tuned"), max_length=130)
     pair = ("发烧", SOME[0].card())
     assert encoder.logits([pair]) != BGECrossEncoder(str(tiny_reranker), max_length=130).logits([pair])
@@ -333,7 +336,8 @@ def test_a_tuned_model_loads_like_any_other_reads_as_far_as_its_base_and_says_ho
     # Of the user's own queries it remembers those it was trained or watched on, and not those it was measured on.
     lines = trained_on(tmp_path / "tuned", given.queries)
     assert len(lines) == 24 - 5 + 1
-    assert trained_on(tmp_path / "tuned", [LabelledQuery(query="关于 什么别的", line=1)]) == []
+    others = [LabelledQuery(query="关于 什么别的", line=1), LabelledQuery(query="第一次微调", line=2)]
+    assert trained_on(tmp_path / "tuned", others) == [2]  # which its base was tuned on
     with pytest.raises(FinetuneError, match="not empty"):
         tune(tiny_reranker, tmp_path / "tuned")
 
@@ -367,6 +371,41 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_and_ends_with_the_sam
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, msg=name)
+
+
+def test_a_run_that_makes_no_progress_ends_at_the_same_step_however_often_it_is_cut_short(
+    tiny_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoProgress(BaseEvaluator):  # type: ignore[misc]  # untyped
+        primary_metric, greater_is_better, calls = tuning._WATCHED_METRIC, True, 0
+
+        def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
+            NoProgress.calls += 1
+            if NoProgress.calls == 3:
+                raise KeyboardInterrupt
+            return {tuning._WATCHED_METRIC: 0.5}
+
+    # An evaluation every two of 16 steps; after the first one none is better, so that the fourth is the last.
+    monkeypatch.setattr(tuning, "_watcher", lambda *_: NoProgress())
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_reranker, out, max_steps=16)
+    assert last_step(out) == 4
+
+    def cut_after_training(items: Iterable[Any], what: str) -> Iterable[Any]:
+        if what.startswith("tuned"):
+            raise KeyboardInterrupt
+        return items
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_reranker), materials(), out, Settings(**{**QUICK, "max_steps": 16}), cut_after_training)
+    assert last_step(out) == 8
+    best = weights(out / "checkpoints" / "checkpoint-2")
+    report = tune(tiny_reranker, out, max_steps=16)
+    assert (report["training"]["steps"], report["training"]["best_step"]) == (8, 2)
+    assert len(report["training"]["watched_mrr@10"]) == 4
+    assert best.keys() == weights(out).keys()
+    assert all(torch.equal(weights(out)[name], tensor) for name, tensor in best.items())
 
 
 def test_a_run_is_not_gone_on_with_after_anything_that_it_depends_on_has_changed(
@@ -554,6 +593,11 @@ def test_the_verdict_is_judged_on_the_users_own_queries_where_there_are_enough_a
     lines = verdict_lines({"verdict": own, "parts": {"unseen": unseen, "own": part("no difference shown", 0.05)}})
     assert lines[0].startswith("The tuned model is not shown to be better than its base: MRR@10 0.500 → 0.500, ")
     assert "your own queries about 40 diseases not trained on" in lines[1]
+
+
+def test_a_folder_called_as_the_bundled_model_is_not_tuned_into(tiny_reranker: Path) -> None:
+    with pytest.raises(FinetuneError, match="'bundled' is what the package's own model is called"):
+        tune(tiny_reranker, Path("bundled"), materials(12))
 
 
 def test_a_knowledge_base_of_a_dozen_diseases_is_too_small_to_hold_any_out(tiny_reranker: Path, tmp_path: Path) -> None:

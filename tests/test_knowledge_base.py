@@ -121,6 +121,15 @@ def test_blanks_do_not_split_english_symptoms() -> None:
     assert record(symptoms="chest pain").symptoms == ("chest pain",)
 
 
+@pytest.mark.parametrize("field", ["aliases", "red_flags", "complications", "differentials", "sources"])
+def test_blanks_split_neither_a_finding_with_a_number_nor_any_other_list(field: str) -> None:
+    assert record(symptoms="体温 38.5 ℃ 以上").symptoms == ("体温 38.5 ℃ 以上",)
+    for text in ("COVID-19 肺炎", "《内科学》 第9版"):
+        assert getattr(record(**{field: text}), field) == listed({field: text}, field) == (text,)
+        assert getattr(record(**{field: f"{text}；其他"}), field) == (text, "其他")
+    assert record(department="呼吸 与 危重症医学科").department == "呼吸 与 危重症医学科"
+
+
 def test_a_json_list_in_a_cell_is_read_as_json_with_its_escaped_slashes() -> None:
     assert record(symptoms=r'["咳嗽\/咳痰", "\u53d1\u70ed"]').symptoms == ("咳嗽/咳痰", "发热")
 

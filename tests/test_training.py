@@ -68,6 +68,12 @@ def test_every_disease_has_ninety_written_complaints_or_more_and_no_complaint_is
     assert min(about.values()) >= 90
 
 
+def test_a_complaint_may_hold_what_unicode_calls_a_line_separator(tmp_path: Path) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"disease": "a", "query": "b\u2028c"}\n{"disease": "a", "query": "d\x85e"}\n', "utf-8")
+    assert read_complaints(file) == [Complaint("a", "b\u2028c"), Complaint("a", "d\x85e")]
+
+
 def test_a_line_that_is_no_complaint_is_named(tmp_path: Path) -> None:
     file = tmp_path / "c.jsonl"
     file.write_text('{"disease": "a", "query": "b"}\n{"disease": "a"}\n', "utf-8")

@@ -1,16 +1,13 @@
-"""Measured rates → how many cores, GPUs and gigabytes so many queries and documents take; and how long one waits.
+"""Measured rates → how many cores, GPUs and gigabytes so many queries and documents take.
 
-Run as `python -m langchain_bge_medical.evaluation.capacity --help`. No model and no network: arithmetic, and a
-simulation of a queue.
+Run as `python -m langchain_bge_medical.evaluation.capacity --help`. No model and no network: arithmetic.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,59 +86,6 @@ def shelf(documents: int, dimension: int) -> Shelf:
         machines = math.ceil(everything / ONE_MACHINE_BYTES)
         store = f"milvus, spread over {machines} machines of 256 GB, or quantised; words in its own BM25 index"
     return Shelf(documents, round(vectors / 1e9, 2), round(everything / 1e9, 2), store)
-
-
-def simulate(
-    arrivals_per_s: float,
-    depth: int,
-    replicas: int,
-    pairs_per_s: float,
-    *,
-    overhead_s: float = 0.0,
-    seconds: float = 600.0,
-    seed: int = 7,
-) -> dict[str, float]:
-    """Simulate Poisson arrivals at replicas that each work off whole requests, sent to the emptier of two.
-
-    A replica is taken as one server that scores `pairs_per_s`, whatever the batch: our batches are full of pairs of
-    any requests, so that the rate hardly depends on how they are cut.
-
-    Args:
-        arrivals_per_s: Requests.
-        depth: Pairs in each.
-        replicas: How many.
-        pairs_per_s: Of each replica.
-        overhead_s: Of each request, for what does not hold up others.
-        seconds: Simulated.
-        seed: Of the arrivals.
-
-    Returns:
-        `busy`: share of the time; `p50_ms`, `p95_ms`, `p99_ms`: from arrival to answer.
-    """
-    chance = random.Random(seed)  # noqa: S311 - a simulation
-    service = depth / pairs_per_s
-    free_at = [0.0] * replicas
-    waiting: list[list[float]] = [[] for _ in range(replicas)]
-    times: list[float] = []
-    now = 0.0
-    while now < seconds:
-        now += chance.expovariate(arrivals_per_s)
-        for queue in waiting:
-            while queue and queue[0] <= now:
-                heapq.heappop(queue)
-        two = chance.sample(range(replicas), 2) if replicas > 1 else [0]
-        chosen = min(two, key=lambda i: len(waiting[i]))
-        done = max(now, free_at[chosen]) + service
-        free_at[chosen] = done
-        heapq.heappush(waiting[chosen], done)
-        times.append(done - now + overhead_s)
-    times.sort()
-
-    def at(share: float) -> float:
-        return round(times[min(len(times) - 1, int(share * len(times)))] * 1_000, 1)
-
-    busy = arrivals_per_s * service / replicas
-    return {"busy": round(busy, 3), "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99)}
 
 
 def rate_of(benchmark: Path) -> tuple[float, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from langchain_bge_medical.evaluation.intervals import Difference, difference, mean_interval
 from langchain_bge_medical.evaluation.metrics import (
@@ -23,7 +23,7 @@ from langchain_bge_medical.evaluation.metrics import (
     reciprocal_rank_at,
     reliability,
 )
-from langchain_bge_medical.knowledge_base import normalize_name
+from langchain_bge_medical.knowledge_base import listed, normalize_name
 
 Ranker = Callable[[str], Sequence[str]]
 """A query → disease names, best first."""
@@ -55,6 +55,13 @@ class LabelledQuery(BaseModel):
     """What kind of query it is, e.g. `typo`; figures are given for each."""
     line: int = 0
     """Of its file, from 1: how reports name a query without its words."""
+
+    @field_validator("query")
+    @classmethod
+    def _says_something(cls, query: str) -> str:
+        if not query.strip():
+            raise ValueError("is blank; there is nothing to rank by")
+        return query
 
 
 class QueryFileError(ValueError):
@@ -94,7 +101,7 @@ class NameIndex:
         aliases: dict[str, str] = {}
         for record in records:
             self._names.setdefault(normalize_name(record["disease"]), record["disease"])
-            for alias in record.get("aliases", ()):
+            for alias in listed(record, "aliases"):
                 aliases.setdefault(normalize_name(alias), record["disease"])
         self._names = {**aliases, **self._names}
 
@@ -144,17 +151,16 @@ class Comparison:
             for stage, by_metric in found.items()
         }
 
-    def difference(
-        self, before: str, after: str, metric: str, *, groups: Sequence[Hashable] | None = None
-    ) -> Difference | None:
+    def difference(self, before: str, after: str, metric: str) -> Difference | None:
         """Return what `after` adds to `before`, paired by query, with its interval; `None` without queries.
 
         Args:
             before: A stage.
             after: Another.
             metric: A key of `METRICS`.
-            groups: What each query belongs to, where queries of one group resemble each other.
         """
+        # Queries about one disease stand or fall together.
+        groups = [min(query.relevant) for query in self.queries]
         return difference(self._values[before][metric], self._values[after][metric], groups=groups)
 
     def pairwise(self) -> dict[str, Any]:
@@ -212,7 +218,8 @@ class Comparison:
 def judged(queries: Iterable[LabelledQuery], names: NameIndex) -> tuple[list[JudgedQuery], list[str]]:
     """Return the queries that have relevant diseases, and the names that the knowledge base lacks.
 
-    A query all of whose names are missing still counts, as a miss.
+    A query all of whose relevant names are missing still counts, as a miss; irrelevant ones that are missing are left
+    out, since nothing could rank them.
     """
     missing: dict[str, None] = {}
     found = []
@@ -220,9 +227,8 @@ def judged(queries: Iterable[LabelledQuery], names: NameIndex) -> tuple[list[Jud
         if query.relevant:
             known = {name: names.get(name) for name in (*query.relevant, *query.irrelevant)}
             missing.update(dict.fromkeys(name for name, disease in known.items() if disease is None))
-            relevant, irrelevant = (
-                frozenset(known[name] or name for name in group) for group in (query.relevant, query.irrelevant)
-            )
+            relevant = frozenset(known[name] or name for name in query.relevant)
+            irrelevant = frozenset(disease for name in query.irrelevant if (disease := known[name]) is not None)
             found.append(JudgedQuery(query.line, query.query, relevant, irrelevant, query.tags))
     return found, list(missing)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import json
 import logging
 import math
@@ -41,6 +40,7 @@ from transformers import (
     set_seed,
 )
 
+from langchain_bge_medical.digests import document_digest
 from langchain_bge_medical.model_files import RESOURCES
 from langchain_bge_medical.training.materials import Materials, Query
 from langchain_bge_medical.training.model_card import bundled_card
@@ -367,7 +367,7 @@ def train_reranker(materials: Materials, recipe: Recipe, embeddings: SentenceTra
     model.half().save(str(out), create_model_card=False)
     shutil.rmtree(base)
     documents = (cards for cards, book in zip(materials.documents, materials.books, strict=True) if book == 0)
-    digests = (hashlib.blake2b(cards[0].encode(), digest_size=8).hexdigest() for cards in documents)
+    digests = (document_digest(cards[0]) for cards in documents)
     (out / "known_documents.txt").write_text("\n".join(digests) + "\n", "utf-8")
 
 

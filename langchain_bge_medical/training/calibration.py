@@ -99,7 +99,7 @@ def fit(
 
     Raises:
         CalibrationError: If there are fewer than 50 queries with a right disease, or no document shown is
-            right, or all are.
+            right, or all are, even when a fifth of the queries is left out.
         ValueError: If `false_refusal_rate` is not in [0, 1).
     """
     from sklearn.model_selection import GroupKFold
@@ -113,8 +113,6 @@ def fit(
         raise CalibrationError(f"needs at least {FEWEST_QUERIES} labelled queries with a right disease, got {asked}")
     features = np.array([[seen.logit, seen.margin, seen.findings] for seen in observations], dtype=float)
     right = np.array([observation.right for observation in observations], dtype=bool)
-    if right.all() or not right.any():
-        raise CalibrationError("every document shown is right, or none is; there is nothing to tell apart")
     held_out = np.empty(len(right))
     for train, test in GroupKFold(_FOLDS, shuffle=True, random_state=seed).split(features, right, queries):
         model = _fit(features[train], right[train], method)
@@ -148,6 +146,11 @@ def _fit(features: np.ndarray[Any, Any], right: np.ndarray[Any, Any], method: Me
     from sklearn.isotonic import IsotonicRegression
     from sklearn.linear_model import LogisticRegression
 
+    if right.all() or not right.any():
+        raise CalibrationError(
+            f"every document shown is right, or none is, at least for four of five queries ({len(right)} documents); "
+            f"there is nothing to tell apart"
+        )
     mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-9
     platt = LogisticRegression().fit((features - mean) / spread, right)
     weights = platt.coef_[0] / spread

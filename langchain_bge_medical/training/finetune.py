@@ -24,13 +24,14 @@ from langchain_core.vectorstores import VectorStore
 from langchain_bge_medical.clinical.coverage import AffirmedWords
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
 from langchain_bge_medical.cross_encoders import BGECrossEncoder
+from langchain_bge_medical.digests import document_digest
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.embeddings import BGEEmbeddings
 from langchain_bge_medical.evaluation.compare import Comparison, JudgedQuery, LabelledQuery, NameIndex, compare
 from langchain_bge_medical.evaluation.metrics import reciprocal_rank_at
 from langchain_bge_medical.evaluation.stages import Find, by_logit, names_of, recalled, reranked
 from langchain_bge_medical.knowledge_base import DiseaseRecord
-from langchain_bge_medical.model_files import model_folder, read_config, resolved_revision
+from langchain_bge_medical.model_files import BUNDLED, model_folder, read_config, resolved_revision
 from langchain_bge_medical.retrievers import build_hybrid_retriever, searchable_text
 from langchain_bge_medical.training.examples import (
     Amounts,
@@ -53,7 +54,7 @@ Loss = Literal["bce", "listwise", "mse", "margin-mse"]
 Progress = Callable[[Iterable[T], str], Iterable[T]]
 
 TRAINED_QUERIES = "trained_queries.txt"
-"""Digests of the user's queries that a model was tuned on, in its folder."""
+"""Digests of the user's queries that a model, or the tuned one that it was made from, was tuned on; in its folder."""
 
 _FETCH_K = 50
 _READ = 512  # tokens, as in a compressor by default
@@ -150,8 +151,8 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
         The report, as in `out/report.json`: figures before and after with bootstrap intervals, and a verdict.
 
     Raises:
-        FinetuneError: If `out` holds something else, the knowledge base has fewer than 20 diseases, or the
-            training extra is not installed.
+        FinetuneError: If `out` holds something else or is called `bundled`, the knowledge base has fewer than 20
+            diseases, or the training extra is not installed.
         ModelNotFoundError: If the base, or the teacher, cannot be had or is no reranker.
     """
     _check_extra()
@@ -188,7 +189,9 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
     outcome = _train(folder, examples, watched, work, settings, progress)
     _save(folder, outcome, out, settings)
     own_words = [*(query.query for query in asked), *(query.text for query in own_of["dev"])]
-    (out / TRAINED_QUERIES).write_text("".join(f"{query_digest(words)}\n" for words in own_words), "utf-8")
+    # What its base was tuned on, the model still knows by heart.
+    known = dict.fromkeys([*_trained_queries(folder), *map(query_digest, own_words)])
+    (out / TRAINED_QUERIES).write_text("".join(f"{digest}\n" for digest in known), "utf-8")
 
     after = _rankings(str(out), settings, candidates, tests, progress, "tuned")
     report: dict[str, Any] = {
@@ -215,10 +218,14 @@ def finetune(base: str, materials: Materials, out: Path, settings: Settings, pro
 
 
 def trained_on(folder: Path, queries: Iterable[LabelledQuery]) -> list[int]:
-    """Return the lines of the queries that the model in `folder` was tuned on, as far as it remembers."""
-    file = folder / TRAINED_QUERIES
-    digests = set(file.read_text("utf-8").split()) if file.is_file() else set()
+    """Return the lines of the queries that the model in `folder`, or a base of it, was tuned on."""
+    digests = set(_trained_queries(folder))
     return [query.line for query in queries if query_digest(query.query) in digests]
+
+
+def _trained_queries(folder: Path) -> list[str]:
+    file = folder / TRAINED_QUERIES
+    return file.read_text("utf-8").split() if file.is_file() else []
 
 
 class _Split(NamedTuple):
@@ -436,7 +443,7 @@ def _train(
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
     rows = list(_rows(examples, settings, progress))
     set_seed(settings.seed)
@@ -485,6 +492,7 @@ def _train(
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{_WATCHED_METRIC}",
         greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,  # how long there was no progress
         logging_steps=interval,
         report_to="none",
         disable_tqdm=True,
@@ -501,7 +509,12 @@ def _train(
     checkpoint = _last_checkpoint(work)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    control = trainer.state.stateful_callbacks.get("TrainerControl")
+    if control is not None and control["args"]["should_training_stop"]:  # `train` would go a step beyond the end
+        trainer._load_from_checkpoint(str(work / Path(trainer.state.best_model_checkpoint).name))
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.state.best_model_checkpoint
     figures = {
         "parameters": parameters,
@@ -726,19 +739,17 @@ def _mark_known(folder: Path, out: Path, records: Sequence[DiseaseRecord], verdi
     """
     if (folder / "known_documents.txt").is_file():
         known = records if verdict["over_recall"] == "better" else ()
-        digests = (hashlib.blake2b(record.card().encode(), digest_size=8).hexdigest() for record in known)
+        digests = (document_digest(record.card()) for record in known)
         (out / "known_documents.txt").write_text("".join(f"{digest}\n" for digest in digests), "utf-8")
 
 
 def _part(queries: Sequence[JudgedQuery], rankings: Mapping[str, list[list[str]]], split: _Split) -> dict[str, Any]:
     comparison = Comparison(queries, {stage: rankings[stage] for stage in ("recall", "base", "tuned")})
-    # Queries about one disease stand or fall together.
-    groups = [min(query.relevant) for query in queries]
     differences = {
         f"tuned - {before}": {
             metric: gain.as_json()
             for metric in ("hit@1", "mrr@10")
-            if (gain := comparison.difference(before, "tuned", metric, groups=groups)) is not None
+            if (gain := comparison.difference(before, "tuned", metric)) is not None
         }
         for before in ("base", "recall")
     }
@@ -765,6 +776,8 @@ def _verdict(parts: Mapping[str, Any]) -> dict[str, str]:
 
 def _claim(out: Path, work: Path, fingerprint: str) -> None:
     """Make `out` this run's, or find that it already is."""
+    if str(out) == BUNDLED:
+        raise FinetuneError(f"{BUNDLED!r} is what the package's own model is called; give another --out")
     if (out / "report.json").exists() or (out.is_dir() and any(out.iterdir()) and not (work / "run.json").is_file()):
         raise FinetuneError(f"{out} is not empty; give another --out")
     run = work / "run.json"

@@ -86,12 +86,14 @@ def read_complaints(path: Path) -> list[Complaint]:
         KnowledgeBaseError: If a line is not such an object.
     """
     complaints = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        try:
-            raw = json.loads(line)
-            complaints.append(Complaint(raw["disease"], raw["query"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise KnowledgeBaseError(f"is no complaint: {error!r}", place=f"{path}, line {number}") from None
+    # A file's own lines: `splitlines` would also split at U+2028 and the like, which JSON allows inside a string.
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                raw = json.loads(line)
+                complaints.append(Complaint(raw["disease"], raw["query"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise KnowledgeBaseError(f"is no complaint: {error!r}", place=f"{path}, line {number}") from None
     return complaints
 
 
