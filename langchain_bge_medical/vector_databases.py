@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from langchain_bge_medical.vectorstores import FittingEmbeddings, IndexMismatchError, identity
+from langchain_bge_medical.vectorstores import FittingEmbeddings, IndexMismatchError, batches, identity
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -106,7 +105,8 @@ def build_database(
     """Embed documents into a Chroma or Milvus collection; those that are in it already stay as they are.
 
     Documents whose text is known are not embedded again, and those that are gone from `documents` leave the collection.
-    Interrupted, it holds part of them; called again, it goes on from there.
+    Interrupted, it holds part of them; called again, it goes on from there. A collection of another embedding model is
+    replaced once the first batch is embedded.
 
     Args:
         documents: What to index; read once. One without an `id` gets one from its text.
@@ -121,7 +121,8 @@ def build_database(
         The store, ready for `as_retriever`.
 
     Raises:
-        ValueError: If there are no documents, two have the same id, or one is too large for the database.
+        ValueError: If there are no documents, two have the same id, one is too large for the database, or `batch_size`
+            is less than 1.
         IndexMismatchError: If the collection was not made by `build_database`, or has vectors of other dimensions than
             a model gives that has not changed by anything that it says.
         ConnectionError: If no server can be reached at the address.
@@ -129,16 +130,16 @@ def build_database(
     """
     target = _collection(location, database, collection, token)
     own = identity(embeddings)
-    if target.identity() not in (None, own):
+    built_with = target.identity()
+    if built_with not in (None, own):
         logger.warning("%s: was built with another embedding model; everything is embedded again", collection)
-        target.drop()
-    is_new = target.identity() is None
+    is_new, replaces = built_with != own, built_with not in (None, own)
     if not is_new:
         embeddings = _fitting(embeddings, target, location, collection)
     known = {} if is_new else {row.id or "": row.metadata for row in target.rows()}
     seen: set[str] = set()
     embedded = 0
-    for batch in _batches(documents, batch_size):
+    for batch in batches(documents, batch_size):
         rows = [_row(document) for document in batch]
         for row in rows:
             if row.id in seen:
@@ -158,6 +159,8 @@ def build_database(
         made = embeddings.embed_documents([row.page_content for row in fresh]) if fresh else []
         vectors |= {row.id or "": vector for row, vector in zip(fresh, made, strict=True)}
         if is_new:
+            if replaces:  # not before there is something to put in its place
+                target.drop()
             target.create(len(made[0]), own)
             is_new = False
         target.put(changed, [vectors[row.id or ""] for row in changed], own)
@@ -446,12 +449,6 @@ def _whole(row: Document, id_: str | None) -> Document:
 
 def _is_address(location: str | Path) -> bool:
     return str(location).startswith(("http://", "https://"))
-
-
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _digest(*texts: str) -> str:

@@ -111,7 +111,7 @@ def build_index(
 
     Raises:
         ValueError: If there are no documents, two have the same id, the vectors differ in length or are not
-            finite, metadata cannot be saved as JSON, or `recall` is not in (0, 1].
+            finite, metadata cannot be saved as JSON, `batch_size` is less than 1, or `recall` is not in (0, 1].
         IndexMismatchError: If `path` holds something else than an index, or vectors of other dimensions than a model
             gives that has not changed by anything that it says.
         OSError: If the folder cannot be written to, or the disk is full.
@@ -128,7 +128,7 @@ def build_index(
     store: FAISS | None = None
     ids: set[str] = set()
     embedded = 0
-    for batch in _batches(documents, batch_size):
+    for batch in batches(documents, batch_size):
         kept = [document if document.id else document.model_copy(update={"id": _id_of(document)}) for document in batch]
         for id_ in (document.id or "" for document in kept):
             if id_ in ids:
@@ -275,6 +275,19 @@ def identity(embeddings: Embeddings) -> dict[str, str]:
     size = str(dimensions) if isinstance(dimensions, int) else None
     said = {"class": type(embeddings).__name__, "model_name": name, "revision": revision, "dimensions": size}
     return {key: value for key, value in said.items() if isinstance(value, str)}
+
+
+def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Yield the documents in lists of a size.
+
+    Raises:
+        ValueError: If the size is less than 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+    iterator = iter(documents)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 class FittingEmbeddings(Embeddings):
@@ -635,12 +648,6 @@ def _as_document(line: bytes, place: str) -> Document:
         return Document(**json.loads(line.decode("utf-8", "surrogatepass")))
     except (ValueError, TypeError, RecursionError):
         raise IndexMismatchError(f"{place}: is no document; build the index again") from None
-
-
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _id_of(document: Document) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,26 @@ def test_another_embedding_model_is_refused_on_opening_and_embeds_anew_on_buildi
     build_database(record_documents(), other, tmp_path, database=database)
     assert len(other.embedded) == len(record_documents())
     assert open_database(other, tmp_path, database=database).similarity_search("踝部肿痛", k=1)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_build_with_another_model_that_fails_before_its_first_vectors_leaves_the_collection(
+    database: Database, tmp_path: Path
+) -> None:
+    documents = record_documents()
+    build_database(documents, HashEmbeddings(), tmp_path, database=database)
+    other = HashEmbeddings(dimension=32, model_name="other")
+
+    def broken() -> Iterator[Document]:
+        yield documents[0]
+        raise ValueError("the knowledge base is broken")
+
+    for nothing, says in ((broken(), "is broken"), (iter(()), "there are no documents to index")):
+        with pytest.raises(ValueError, match=says):
+            build_database(nothing, other, tmp_path, database=database)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        build_database(documents, other, tmp_path, database=database, batch_size=0)
+    assert open_database(HashEmbeddings(), tmp_path, database=database).documents() == documents
 
 
 @pytest.mark.parametrize("database", DATABASES)

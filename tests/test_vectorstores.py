@@ -473,6 +473,8 @@ def test_no_documents_are_refused_and_leave_the_old_index(index: Path, tmp_path:
     for folder in (index, tmp_path / "new", None):
         with pytest.raises(ValueError, match="there are no documents to index"):
             build_index(iter(()), HashEmbeddings(), folder)
+        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+            build_index([Document(page_content="头痛")], HashEmbeddings(), folder, batch_size=0)
     assert len(ranked_ids(index, "头痛")) == 6
     assert not (tmp_path / "new").exists()
 
