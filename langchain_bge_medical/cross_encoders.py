@@ -16,7 +16,9 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_bge_medical.digests import document_digest, take_file
 from langchain_bge_medical.model_files import (
+    FAMILIES,
     ModelNotFoundError,
+    check_names,
     loading,
     model_folder,
     read_config,
@@ -615,6 +617,8 @@ def _check_reranker(folder: Path, model_name: str) -> None:
             f"model {model_name!r} calls itself {architecture}, but its weights hold no classification head; every "
             f"score would be near 0.5"
         )
+    if family := FAMILIES.get(str(config.get("model_type"))):
+        check_names(parameters, family, family.head_parameters(), f"model {model_name!r}: {folder}")
 
 
 def _best_device() -> str:

@@ -9,30 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from langchain_bge_medical.model_files import FAMILIES
 from langchain_bge_medical.packed.attention import Attention, attention_for
 from langchain_bge_medical.packed.linear import EpilogueLinear, Int8Linear, Linear, PlainLinear, PrepackedLinear
 from langchain_bge_medical.packed.weights import ModuleWeights, Weights
 
 # oneDNN makes a kernel for each number of rows it meets, half a millisecond each; few numbers, few kernels.
 _ROWS_ROUNDED_TO = 32
-
-
-class _Family(NamedTuple):
-    prefix: str
-    """Of the encoder's parameters."""
-    positions_after_pad: bool
-    """Positions are numbered from pad_token_id + 1 instead of 0."""
-    head: tuple[str, str]
-    """Two linear layers with a tanh between them."""
-
-
-_ROBERTA = _Family("roberta", True, ("classifier.dense", "classifier.out_proj"))
-_FAMILIES = {
-    "bert": _Family("bert", False, ("bert.pooler.dense", "classifier")),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-}
 
 
 class Sequences(NamedTuple):
@@ -52,7 +35,7 @@ def can_pack(config: Any, names: Collection[str]) -> bool:
         config: The model's transformers config.
         names: Of its parameters.
     """
-    family = _FAMILIES.get(config.model_type)
+    family = FAMILIES.get(config.model_type)
     if family is None or config.num_labels != 1:
         return False
     known = (
@@ -61,17 +44,7 @@ def can_pack(config: Any, names: Collection[str]) -> bool:
         and not getattr(config, "add_cross_attention", False)
         and getattr(config, "position_embedding_type", None) in (None, "absolute")
     )
-    return known and set(_parameters(family, config.num_hidden_layers)) <= set(names)
-
-
-def _parameters(family: _Family, layers: int) -> list[str]:
-    embeddings = f"{family.prefix}.embeddings"
-    names = [f"{embeddings}.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
-    inside = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
-    inside += ["attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"]
-    both = [f"{embeddings}.LayerNorm", *family.head]
-    both += [f"{family.prefix}.encoder.layer.{number}.{part}" for number in range(layers) for part in inside]
-    return names + [f"{name}.{what}" for name in both for what in ("weight", "bias")]
+    return known and {*family.encoder_parameters(config.num_hidden_layers), *family.head_parameters()} <= set(names)
 
 
 class _Norm(NamedTuple):
@@ -135,8 +108,8 @@ class PackedEncoder:
         self._attention = attention_for(device, dtype)
         self._heads = config.num_attention_heads
         self._eps = config.layer_norm_eps
-        family = _FAMILIES[config.model_type]
-        self._first_position = config.pad_token_id + 1 if family.positions_after_pad else 0
+        family = FAMILIES[config.model_type]
+        self._first_position = config.pad_token_id + 1 if family.prefix == "roberta" else 0
 
         embeddings = f"{family.prefix}.embeddings"
         self._words = self._tensor(f"{embeddings}.word_embeddings.weight", dtype)
