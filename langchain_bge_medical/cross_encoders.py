@@ -330,7 +330,8 @@ class BGECrossEncoder(BaseCrossEncoder):
             self.max_length = min(_USUAL_MAX_LENGTH, limit)
         if self.max_length > limit:
             raise ValueError(f"model {self.model_name!r} reads at most {limit} tokens, max_length is {self.max_length}")
-        self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
+        with loading(self.model_name, folder):
+            self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
         self._budget = self.batch_tokens or model.batch_tokens
         self._device = device
         self._loaded_dtype = "int8" if self.dtype == "int8" else dtype

@@ -413,6 +413,16 @@ def test_passthrough_keeps_the_order_of_recall_says_so_and_logs_no_text(caplog: 
     assert "middle" not in caplog.text
 
 
+async def test_a_model_that_raises_stop_iteration_is_an_error_and_nobody_waits_for_ever() -> None:
+    class Exhausted(BaseCrossEncoder):
+        def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            return next(iter(()))  # type: ignore[no-any-return]
+
+    compressor = BGERerankerCompressor(cross_encoder=Exhausted())
+    with pytest.raises(RuntimeError, match="the model raised StopIteration"):
+        await asyncio.wait_for(compressor.acompress_documents(candidates(), "q"), 5)
+
+
 async def test_passthrough_works_in_async_too(caplog: pytest.LogCaptureFixture) -> None:
     compressor = table({}, on_error="passthrough", top_n=1)
     assert contents(await compressor.acompress_documents(candidates(), "q")) == ["low"]

@@ -53,6 +53,11 @@ def no_tokenizer(folder: Path) -> None:
         file.unlink()
 
 
+def no_frame(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+
+
 def like(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return torch.full_like(tensor, value)
 
@@ -89,6 +94,7 @@ OF_A_RERANKER: dict[str, tuple[Lie, str]] = {
     "three labels by number": (config(num_labels=3, id2label="gone"), "has 3 labels"),
     "two labels in the weights": (weights("out_proj", lambda t: torch.cat([t, t])), "has 2 labels"),
     "half a head": (weights("classifier.dense", lambda _: None), "no weights of classifier.dense.weight"),
+    "a tokenizer for single texts": (no_frame, "could not be loaded.*nothing between query and document"),
     "architectures no list": (config(architectures=3), "no reranker"),
     "auto_map": (config(auto_map={"AutoConfig": "evil.C"}), "auto_map"),
 }
