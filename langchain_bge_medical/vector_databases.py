@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -14,7 +14,13 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from langchain_bge_medical.vectorstores import FittingEmbeddings, IndexMismatchError, batches, identity
+from langchain_bge_medical.vectorstores import (
+    FittingEmbeddings,
+    IndexMismatchError,
+    batches,
+    identity,
+    relevance_of_cosine,
+)
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -35,7 +41,8 @@ _PAGE = 1_000
 class RecordStore(VectorStore):
     """A Chroma or Milvus collection of `build_database`, whose documents come back whole, with all their metadata.
 
-    Its scores are cosines, -1 to 1, higher is nearer, whatever the database counts in.
+    Its scores are cosines, -1 to 1, higher is nearer, whatever the database counts in. Its relevance scores, which a
+    `score_threshold` is held against, are (1 + cosine) / 2.
 
     Attributes:
         store: LangChain's own store over the same collection. Its scores are Chroma's cosine distances (0 to 2, lower
@@ -60,6 +67,16 @@ class RecordStore(VectorStore):
         """Return the `k` documents nearest to a query, each with the cosine of the angle between them."""
         found = self.store.similarity_search_with_score(query, k=k, **kwargs)
         return [(self._collection.whole(document), self._collection.cosine(score)) for document, score in found]
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Return `k` of the `fetch_k` documents nearest to a query that differ from each other, as the database's."""
+        found = self.store.max_marginal_relevance_search(query, k, fetch_k, lambda_mult, **kwargs)
+        return [self._collection.whole(document) for document in found]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return relevance_of_cosine
 
     def documents(self) -> list[Document]:
         """Return all documents, in the order of their knowledge base, e.g. for a second, lexical index."""

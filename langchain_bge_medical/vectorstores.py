@@ -90,7 +90,8 @@ def build_index(
 
     If `path` already holds an index of the same embedding model, only texts that are not in it are embedded;
     documents that are gone from `documents` leave the index. Vectors are scaled to length 1, and the store's
-    scores are squared L2 distances: 0 to 4, lower is nearer.
+    scores are squared L2 distances: 0 to 4, lower is nearer. Its relevance scores, which a `score_threshold` is
+    held against, are (1 + cosine) / 2.
 
     The documents are read once, in batches; memory holds the index and the documents, nothing else that grows.
     Writing is atomic: whenever it is interrupted, the folder holds the old index or the new one. Processes take turns
@@ -260,6 +261,16 @@ def tune_recall(
     return found
 
 
+def relevance_of_squared(distance: float) -> float:
+    """Return (1 + cosine) / 2 of vectors of length 1, in [0, 1], from the square of their distance."""
+    return relevance_of_cosine(1 - distance / 2)
+
+
+def relevance_of_cosine(cosine: float) -> float:
+    """Return (1 + cosine) / 2, in [0, 1] whatever was rounded."""
+    return min(1.0, max(0.0, (1 + float(cosine)) / 2))
+
+
 def stored_documents(store: FAISS) -> list[Document]:
     """Return the documents of a store, in the order of their vectors, e.g. for a second, lexical index."""
     return [store.docstore.search(store.index_to_docstore_id[i]) for i in range(store.index.ntotal)]
@@ -391,7 +402,9 @@ def _empty_store(embeddings: Embeddings, dimension: int) -> FAISS:
         warnings.filterwarnings("ignore", message=".*langchain-community.*", category=DeprecationWarning)
         from langchain_community.docstore.in_memory import InMemoryDocstore
         from langchain_community.vectorstores import FAISS
-    return FAISS(embeddings, faiss.IndexFlatL2(dimension), InMemoryDocstore(), {}, normalize_L2=True)
+    return FAISS(
+        embeddings, faiss.IndexFlatL2(dimension), InMemoryDocstore(), {}, relevance_of_squared, normalize_L2=True
+    )
 
 
 def _approximate(exact: Any) -> Any:
