@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from langchain_bge_medical.model_files import FAMILIES
 from langchain_bge_medical.packed.attention import Attention, attention_for
 from langchain_bge_medical.packed.linear import EpilogueLinear, Int8Linear, Linear, PlainLinear, PrepackedLinear
-from langchain_bge_medical.packed.weights import ModuleWeights, Weights
+from langchain_bge_medical.packed.weights import Weights
 
 # oneDNN makes a kernel for each number of rows it meets, half a millisecond each; few numbers, few kernels.
 _ROWS_ROUNDED_TO = 32
@@ -65,9 +65,9 @@ class _AfterAttention(NamedTuple):
     down: Linear
     down_norm: _Norm
 
-    def __call__(self, x: torch.Tensor, attended: torch.Tensor, dropout: float) -> torch.Tensor:
-        x = self.out_norm(_dropped(self.out(attended), dropout).add_(x))
-        return self.down_norm(_dropped(self.down(self.up(x)), dropout).add_(x))
+    def __call__(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = self.out_norm(self.out(attended).add_(x))
+        return self.down_norm(self.down(self.up(x)).add_(x))
 
 
 class PackedEncoder:
@@ -88,7 +88,6 @@ class PackedEncoder:
         device: torch.device,
         dtype: torch.dtype,
         int8: bool = False,
-        differentiable: bool = False,
     ) -> None:
         """Lay the weights out for the device.
 
@@ -99,7 +98,6 @@ class PackedEncoder:
             dtype: Of the weights and of what flows between layers.
             int8: Compute the layers' products in int8, on a CPU. `dtype` is then that of attention and
                 embeddings, and float32 flows between layers.
-            differentiable: Keep to operations that gradients go through.
         """
         self._device = device
         self._weights = weights
@@ -122,15 +120,15 @@ class PackedEncoder:
         kind: Any = PlainLinear
         if int8:
             kind = Int8Linear
-        elif device.type == "cpu" and not differentiable and PrepackedLinear.works(dtype):
+        elif device.type == "cpu" and PrepackedLinear.works(dtype):
             kind = PrepackedLinear
-        elif device.type == "cuda" and not differentiable and dtype is not torch.float32:
+        elif device.type == "cuda" and dtype is not torch.float32:
             kind = EpilogueLinear
         layers = [f"{family.prefix}.encoder.layer.{number}" for number in range(config.num_hidden_layers)]
         *inner, last = layers
         self._layers = [(self._make_qkv(name, kind), self._make_rest(name, kind, self._flow)) for name in inner]
         self._last_qkv: Linear | None = None
-        if device.type == "cpu" and not differentiable:
+        if device.type == "cpu":
             # A few rows only, so that float32 costs nothing and the scores gain.
             self._last_flow = torch.float32
             parts = [f"{last}.attention.self.{part}" for part in ("query", "key", "value")]
@@ -142,37 +140,11 @@ class PackedEncoder:
         self._head = [PlainLinear(*self._both(name, torch.float32)) for name in family.head]
         del self._weights
 
-    @classmethod
-    def of_module(cls, module: Any, *, dtype: torch.dtype | None = None) -> PackedEncoder:
-        """Return the encoder of a live transformers model, for training.
-
-        It reads the parameters as they are now: make it anew after each step of the optimiser, which copies
-        nothing but the attention's fused weights. Gradients reach the module's own parameters.
-
-        Args:
-            module: A model for sequence classification that `can_pack`.
-            dtype: To compute in, as autocast would; `None` takes the module's own.
-
-        Raises:
-            ValueError: If the model is of another shape.
-        """
-        if not can_pack(module.config, [name for name, _ in module.named_parameters()]):
-            raise ValueError(f"{type(module).__name__} is not of a shape that can be packed")
-        return cls(
-            module.config,
-            ModuleWeights(module),
-            device=module.device,
-            dtype=dtype or module.dtype,
-            differentiable=True,
-        )
-
-    def __call__(self, sequences: Sequences, *, dropout: float = 0.0) -> torch.Tensor:
+    def __call__(self, sequences: Sequences) -> torch.Tensor:
         """Return the logits.
 
         Args:
             sequences: At least one.
-            dropout: Share of values dropped after the embeddings and before each residual sum, as in the
-                model's training; not in attention.
 
         Returns:
             `(sequences,)`, float32, on the device.
@@ -182,16 +154,16 @@ class PackedEncoder:
         positions = torch.arange(len(sequences.input_ids)) - starts.repeat_interleave(lengths) + self._first_position
         first = self._to_device(starts)
         attend = self._attention(sequences.lengths, self._device)
-        x = _dropped(self._norm(self._embed(sequences, positions).to(self._flow)), dropout)
+        x = self._norm(self._embed(sequences, positions).to(self._flow))
         for qkv, rest in self._layers:
-            x = rest(x, self._attended(attend, qkv(x)), dropout)
+            x = rest(x, self._attended(attend, qkv(x)))
         if self._last_qkv is None:
             attended = self._first_token(x, sequences.lengths)
         else:
             attended = self._attended(attend, self._last_qkv(x))[first]
-        x = self._last(x[first].to(self._last_flow), attended, dropout).float()
+        x = self._last(x[first].to(self._last_flow), attended).float()
         dense, out = self._head
-        return out(_dropped(torch.tanh(dense(_dropped(x, dropout))), dropout)).squeeze(-1)
+        return out(torch.tanh(dense(x))).squeeze(-1)
 
     def _embed(self, sequences: Sequences, positions: torch.Tensor) -> torch.Tensor:
         columns = [torch.tensor(sequences.input_ids), positions]
@@ -267,10 +239,6 @@ class _FirstTokenAttention:
             torch.mm(torch.softmax(probe @ wide.t(), dim=-1), wide, out=out)
         values = torch.bmm(pooled.transpose(0, 1), self._value).transpose(0, 1).flatten(1)
         return values + self._value_bias
-
-
-def _dropped(x: torch.Tensor, share: float) -> torch.Tensor:
-    return F.dropout(x, share) if share else x
 
 
 def _keep_freed_memory() -> None:
