@@ -16,7 +16,9 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_bge_medical.digests import document_digest, take_file
 from langchain_bge_medical.model_files import (
+    FAMILIES,
     ModelNotFoundError,
+    check_names,
     loading,
     model_folder,
     read_config,
@@ -41,6 +43,18 @@ _BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
 _USUAL_MAX_LENGTH = 512
 # Of a classification head: BERT's and most others', RoBERTa's, decoders'.
 _LAST_OF_HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
+# Whose positions are numbered from pad_token_id + 1, besides those with RoBERTa in the name.
+_POSITIONS_AFTER_PAD = (
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "luke",
+    "markuplm",
+    "xmod",
+)
 # Pairs that are tokenised before a GPU gets them, at a time.
 _PAIRS_TOKENISED = 256
 # Batches that a model is given at a time, for each that it runs side by side.
@@ -323,12 +337,13 @@ class BGECrossEncoder(BaseCrossEncoder):
         dtype = _resolved(self.dtype, device)
         with loading(self.model_name, folder):
             model, tokenizer, config = _open(folder, device, dtype, int8=self.dtype == "int8")
-            limit = min(tokenizer.model_max_length, _position_limit(config))
+            limit = min(tokenizer.model_max_length, position_limit(config))
         if self.max_length is None:
             self.max_length = min(_USUAL_MAX_LENGTH, limit)
         if self.max_length > limit:
             raise ValueError(f"model {self.model_name!r} reads at most {limit} tokens, max_length is {self.max_length}")
-        self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
+        with loading(self.model_name, folder):
+            self._tokenizer = PairTokenizer(tokenizer, self.max_length, self.long_documents)
         self._budget = self.batch_tokens or model.batch_tokens
         self._device = device
         self._loaded_dtype = "int8" if self.dtype == "int8" else dtype
@@ -615,6 +630,8 @@ def _check_reranker(folder: Path, model_name: str) -> None:
             f"model {model_name!r} calls itself {architecture}, but its weights hold no classification head; every "
             f"score would be near 0.5"
         )
+    if family := FAMILIES.get(str(config.get("model_type"))):
+        check_names(parameters, family, family.head_parameters(), f"model {model_name!r}: {folder}")
 
 
 def _best_device() -> str:
@@ -625,12 +642,13 @@ def _best_device() -> str:
     return "xpu" if torch.xpu.is_available() else "cpu"
 
 
-def _position_limit(config: Any) -> int:
-    """Return how many tokens the position table holds; XLM-R numbers them from pad_token_id + 1."""
+def position_limit(config: Any) -> int:
+    """Return how many tokens the position table of a model holds, by its transformers config."""
     table = getattr(config, "max_position_embeddings", None)
     if table is None:
         return 1 << 30
-    return int(table) - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+    after_pad = "roberta" in config.model_type or config.model_type in _POSITIONS_AFTER_PAD
+    return int(table) - (config.pad_token_id + 1 if after_pad else 0)
 
 
 def _quantize(model: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from langchain_bge_medical.knowledge_base import copied
 from langchain_bge_medical.score_cache import ScoreCache
 from langchain_bge_medical.serving.scheduler import Admission, Pair, PairScore, ScoringEngine
 
@@ -81,7 +81,7 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     top_n: int | None = Field(default=5, ge=1)
     """How many documents to keep; `None` keeps all."""
     score_threshold: float | None = Field(default=None, allow_inf_nan=False)
-    """Least `relevance_score` to keep, on the scale of that key."""
+    """Least `relevance_score` to keep, on the scale of that key; blank documents are not kept then."""
     max_length: int | None = Field(default=None, ge=16)
     """Tokens of query, document and special tokens together; `None` takes 512, or all that the model reads if that
     is less."""
@@ -344,7 +344,12 @@ class BGERerankerCompressor(BaseDocumentCompressor):
             fusion = {rank: 1 / (_RRF_K + recalled[rank]) + 1 / (_RRF_K + place) for place, rank in places}
             ranked.sort(key=lambda item: fusion.get(item[0], 0.0), reverse=True)
         if self.score_threshold is not None:
-            ranked = [(rank, score) for rank, score in ranked if score.score >= self.score_threshold]
+            # A blank document has no score of the encoder's, whose scale may lie below 0.
+            ranked = [
+                (rank, score)
+                for rank, score in ranked
+                if texts[rank - 1] in scores and score.score >= self.score_threshold
+            ]
         kept = [
             _annotated(documents[recall_rank - 1], score, recall_rank, rerank_rank, fused)
             for rerank_rank, (recall_rank, score) in enumerate(ranked[: self.top_n], start=1)
@@ -422,8 +427,8 @@ def _annotated(document: Document, score: PairScore, recall_rank: int, rerank_ra
 
 
 def _without_scores(document: Document) -> dict[str, Any]:
-    """Return a deep copy of the metadata without what an earlier reranking left there."""
-    return {key: copy.deepcopy(value) for key, value in document.metadata.items() if key not in _KEYS}
+    """Return a copy of the metadata without what an earlier reranking left there."""
+    return copied({key: value for key, value in document.metadata.items() if key not in _KEYS})
 
 
 def _check_arguments(documents: Sequence[Document], query: str) -> None:

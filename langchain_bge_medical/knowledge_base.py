@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 import unicodedata
@@ -247,6 +248,17 @@ def listed(metadata: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [clean_text(part) for part in _parts(value, name) if isinstance(part, str)]
     return tuple(part for part in value if isinstance(part, str) and part) if isinstance(value, (list, tuple)) else ()
+
+
+def copied(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of a document's metadata; what cannot be copied, like a client's handle, stays itself."""
+    copies: dict[str, Any] = {}
+    for key, value in metadata.items():
+        try:
+            copies[key] = copy.deepcopy(value)
+        except Exception:  # whatever a class of the caller's raises
+            copies[key] = value
+    return copies
 
 
 def _required_text(fields: Mapping[str, Any], name: str) -> str:

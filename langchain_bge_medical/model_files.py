@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from langchain_bge_medical.digests import take_file
 
@@ -24,9 +23,40 @@ _SAFE_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*"]
 # One of these is a tokenizer's vocabulary. Without any, transformers makes up an empty one, and all texts look alike.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
+_IN_A_LAYER = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
+_IN_A_LAYER += ["attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"]
+_LAYER = re.compile(r"(?:.*\.)?encoder\.layer\.(\d+)\..+")
+
+
+class ModelFamily(NamedTuple):
+    """What the parameters of a family of post-LayerNorm encoders are called."""
+
+    prefix: str
+    """Of the encoder's."""
+    head: tuple[str, str]
+    """A reranker's two linear layers, with a tanh between them."""
+
+    def encoder_parameters(self, layers: int) -> list[str]:
+        """Return the names of the parameters of an encoder with so many layers."""
+        embeddings = f"{self.prefix}.embeddings"
+        names = [f"{embeddings}.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
+        both = [f"{embeddings}.LayerNorm"]
+        both += [f"{self.prefix}.encoder.layer.{number}.{part}" for number in range(layers) for part in _IN_A_LAYER]
+        return names + _weights_and_biases(both)
+
+    def head_parameters(self) -> list[str]:
+        """Return the names of the parameters of the head."""
+        return _weights_and_biases(self.head)
+
+
 # Whose parameters are known by name, so that it can be told whether all are there. transformers makes up what is not.
-_KNOWN_FAMILIES = ("bert", "roberta", "xlm-roberta")
-_LAYER = re.compile(r"(?:.*\.)?encoder\.layer\.(\d+)\.(.+)")
+_ROBERTA = ModelFamily("roberta", ("classifier.dense", "classifier.out_proj"))
+FAMILIES = {
+    "bert": ModelFamily("bert", ("bert.pooler.dense", "classifier")),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+}
 
 
 class ModelNotFoundError(OSError):
@@ -95,6 +125,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelNotFoundError(f"{folder / 'config.json'} is damaged: it holds no object")
     return config
+
+
+def _weights_and_biases(modules: Iterable[str]) -> list[str]:
+    return [f"{name}.{what}" for name in modules for what in ("weight", "bias")]
 
 
 @contextmanager
@@ -181,7 +215,7 @@ def _checked(folder: Path, model_name: str) -> Path:
         raise ModelNotFoundError(f"model {model_name!r} names an attention kernel of its own, which is never run")
     if not any(any(where.glob(name)) for where in (folder, *_folders(folder)) for name in _VOCABULARIES):
         raise ModelNotFoundError(f"model {model_name!r}: {folder} holds no tokenizer ({', '.join(_VOCABULARIES)})")
-    if config.get("model_type") in _KNOWN_FAMILIES:
+    if str(config.get("model_type")) in FAMILIES:
         _check_parameters(shapes(folder), config, f"model {model_name!r}: {folder}")
     return folder
 
@@ -204,23 +238,33 @@ def shapes(folder: Path) -> dict[str, list[int]]:
     return found
 
 
+def check_names(found: Iterable[str], family: ModelFamily, wanted: Iterable[str], model: str) -> None:
+    """Refuse a model without all of the parameters wanted: transformers would make up random ones, anew at each load.
+
+    Raises:
+        ModelNotFoundError: Names the model and the first that is missing.
+    """
+    # As transformers reads them: old files have other names for a norm's, those of an encoder alone no prefix.
+    old = {"gamma": "weight", "beta": "bias"}
+    renamed = (re.sub("(?<=LayerNorm\\.)(gamma|beta)$", lambda match: old[match[1]], name) for name in found)
+    bare = {name.removeprefix(f"{family.prefix}.") for name in renamed}
+    missing = [name for name in wanted if name.removeprefix(f"{family.prefix}.") not in bare]
+    if missing:
+        raise ModelNotFoundError(f"{model} has no weights of {missing[0]}; get its files again")
+
+
 def _folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir()]
 
 
 def _check_parameters(found: dict[str, list[int]], config: dict[str, Any], model: str) -> None:
     """Refuse a model of a known family without all layers that it says it has, or of other sizes."""
-    layers: dict[int, set[str]] = defaultdict(set)
-    for name in found:
-        if match := _LAYER.fullmatch(name):
-            layers[int(match[1])].add(match[2])
+    layers = {int(match[1]) for match in map(_LAYER.fullmatch, found) if match}
     number = config.get("num_hidden_layers")
     if not isinstance(number, int) or sorted(layers) != list(range(number)):
         raise ModelNotFoundError(f"{model} has weights of {len(layers)} layers, its config.json says {number}")
-    whole = set().union(*layers.values())
-    for layer, parameters in layers.items():
-        if missing := sorted(whole - parameters):
-            raise ModelNotFoundError(f"{model} has no weights of {missing[0]} in layer {layer}")
+    family = FAMILIES[config["model_type"]]
+    check_names(found, family, family.encoder_parameters(number), model)
     width = config.get("hidden_size")
     for kind, rows in (
         ("word_embeddings", config.get("vocab_size")),

@@ -64,7 +64,9 @@ class _Frame(NamedTuple):
         # Not asked for: a model whose tokenizer gives no types was made with 0 everywhere, as transformers has it then.
         types = probe.get("token_type_ids", [0] * len(ids))
         text = [i for i, added in enumerate(special) if not added]
-        gap = next(i for i, j in itertools.pairwise(text) if j > i + 1)
+        gap = next((i for i, j in itertools.pairwise(text) if j > i + 1), None)
+        if gap is None:
+            raise ValueError("its tokenizer puts nothing between query and document, so it was not made for pairs")
         resume = text[text.index(gap) + 1]
         return cls(ids[: text[0]], ids[gap + 1 : resume], ids[text[-1] + 1 :], types[gap], types[resume])
 

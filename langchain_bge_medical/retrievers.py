@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
@@ -28,7 +29,7 @@ class BM25Retriever(BaseRetriever):
     """Find documents by their words: BM25 over Chinese characters, character pairs, and Latin words.
 
     A word segmenter is left out on purpose: it cuts medical words badly, and pairs need no dictionary.
-    Only documents that share something with the query are returned, best first.
+    Only documents that share something with the query are returned, best first, equal ones in their own order.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -45,7 +46,6 @@ class BM25Retriever(BaseRetriever):
     def model_post_init(self, context: Any, /) -> None:
         """Index the documents."""
         import bm25s
-        import numpy as np
 
         # Numbers instead of the tokens themselves: over 60,000 records the strings alone would take a gigabyte.
         vocab = self._vocabulary
@@ -60,12 +60,16 @@ class BM25Retriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
+        count = _number(k, self.k)
         tokens = tokens_of(query)
         if not tokens or self._index is None:
             return []
-        count = min(k or self.k, len(self.documents))
-        rows, scores = self._index.retrieve([tokens], k=count, show_progress=False)
-        return [self.documents[row] for row, score in zip(rows[0], scores[0], strict=True) if score > 0]
+        scores = self._index.get_scores(tokens)
+        # Not bm25s' own choice, which leaves to chance in which order equal documents come, and which of them do.
+        least = -np.partition(-scores, count - 1)[count - 1] if count < len(scores) else 0.0
+        rows = np.flatnonzero((scores >= least) & (scores > 0))
+        best = rows[np.argsort(-scores[rows], kind="stable")][:count]
+        return [self.documents[row] for row in best]
 
     def share_said(self, query: str, document: Document) -> float:
         """Return how much of a query a document says, by its words: in [0, 1], rare words counting for more.
@@ -157,20 +161,28 @@ class BGERerankRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
+        number = _number(k, self.k)
         callbacks = run_manager.get_child()
         searched = query if self.query_to_text is None else self.query_to_text(query)
         candidates = self.base_retriever.invoke(searched, config={"callbacks": callbacks})
         kept = self.compressor.compress_documents(candidates[: self.fetch_k], query, callbacks=callbacks)
-        return list(kept)[: k or self.k]
+        return list(kept)[:number]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
+        number = _number(k, self.k)
         callbacks = run_manager.get_child()
         searched = query if self.query_to_text is None else await asyncio.to_thread(self.query_to_text, query)
         candidates = await self.base_retriever.ainvoke(searched, config={"callbacks": callbacks})
         kept = await self.compressor.acompress_documents(candidates[: self.fetch_k], query, callbacks=callbacks)
-        return list(kept)[: k or self.k]
+        return list(kept)[:number]
+
+
+def _number(k: int | None, usual: int) -> int:
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    return usual if k is None else k
 
 
 def build_hybrid_retriever(

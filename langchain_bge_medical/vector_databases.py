@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -15,7 +14,13 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from langchain_bge_medical.vectorstores import FittingEmbeddings, IndexMismatchError, identity
+from langchain_bge_medical.vectorstores import (
+    FittingEmbeddings,
+    IndexMismatchError,
+    batches,
+    identity,
+    relevance_of_cosine,
+)
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -36,7 +41,8 @@ _PAGE = 1_000
 class RecordStore(VectorStore):
     """A Chroma or Milvus collection of `build_database`, whose documents come back whole, with all their metadata.
 
-    Its scores are cosines, -1 to 1, higher is nearer, whatever the database counts in.
+    Its scores are cosines, -1 to 1, higher is nearer, whatever the database counts in. Its relevance scores, which a
+    `score_threshold` is held against, are (1 + cosine) / 2.
 
     Attributes:
         store: LangChain's own store over the same collection. Its scores are Chroma's cosine distances (0 to 2, lower
@@ -61,6 +67,16 @@ class RecordStore(VectorStore):
         """Return the `k` documents nearest to a query, each with the cosine of the angle between them."""
         found = self.store.similarity_search_with_score(query, k=k, **kwargs)
         return [(self._collection.whole(document), self._collection.cosine(score)) for document, score in found]
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Return `k` of the `fetch_k` documents nearest to a query that differ from each other, as the database's."""
+        found = self.store.max_marginal_relevance_search(query, k, fetch_k, lambda_mult, **kwargs)
+        return [self._collection.whole(document) for document in found]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return relevance_of_cosine
 
     def documents(self) -> list[Document]:
         """Return all documents, in the order of their knowledge base, e.g. for a second, lexical index."""
@@ -106,7 +122,8 @@ def build_database(
     """Embed documents into a Chroma or Milvus collection; those that are in it already stay as they are.
 
     Documents whose text is known are not embedded again, and those that are gone from `documents` leave the collection.
-    Interrupted, it holds part of them; called again, it goes on from there.
+    Interrupted, it holds part of them; called again, it goes on from there. A collection of another embedding model is
+    replaced once the first batch is embedded.
 
     Args:
         documents: What to index; read once. One without an `id` gets one from its text.
@@ -121,7 +138,8 @@ def build_database(
         The store, ready for `as_retriever`.
 
     Raises:
-        ValueError: If there are no documents, two have the same id, or one is too large for the database.
+        ValueError: If there are no documents, two have the same id, one is too large for the database, or `batch_size`
+            is less than 1.
         IndexMismatchError: If the collection was not made by `build_database`, or has vectors of other dimensions than
             a model gives that has not changed by anything that it says.
         ConnectionError: If no server can be reached at the address.
@@ -129,16 +147,16 @@ def build_database(
     """
     target = _collection(location, database, collection, token)
     own = identity(embeddings)
-    if target.identity() not in (None, own):
+    built_with = target.identity()
+    if built_with not in (None, own):
         logger.warning("%s: was built with another embedding model; everything is embedded again", collection)
-        target.drop()
-    is_new = target.identity() is None
+    is_new, replaces = built_with != own, built_with not in (None, own)
     if not is_new:
         embeddings = _fitting(embeddings, target, location, collection)
     known = {} if is_new else {row.id or "": row.metadata for row in target.rows()}
     seen: set[str] = set()
     embedded = 0
-    for batch in _batches(documents, batch_size):
+    for batch in batches(documents, batch_size):
         rows = [_row(document) for document in batch]
         for row in rows:
             if row.id in seen:
@@ -158,6 +176,8 @@ def build_database(
         made = embeddings.embed_documents([row.page_content for row in fresh]) if fresh else []
         vectors |= {row.id or "": vector for row, vector in zip(fresh, made, strict=True)}
         if is_new:
+            if replaces:  # not before there is something to put in its place
+                target.drop()
             target.create(len(made[0]), own)
             is_new = False
         target.put(changed, [vectors[row.id or ""] for row in changed], own)
@@ -446,12 +466,6 @@ def _whole(row: Document, id_: str | None) -> Document:
 
 def _is_address(location: str | Path) -> bool:
     return str(location).startswith(("http://", "https://"))
-
-
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _digest(*texts: str) -> str:

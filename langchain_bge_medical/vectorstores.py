@@ -90,7 +90,8 @@ def build_index(
 
     If `path` already holds an index of the same embedding model, only texts that are not in it are embedded;
     documents that are gone from `documents` leave the index. Vectors are scaled to length 1, and the store's
-    scores are squared L2 distances: 0 to 4, lower is nearer.
+    scores are squared L2 distances: 0 to 4, lower is nearer. Its relevance scores, which a `score_threshold` is
+    held against, are (1 + cosine) / 2.
 
     The documents are read once, in batches; memory holds the index and the documents, nothing else that grows.
     Writing is atomic: whenever it is interrupted, the folder holds the old index or the new one. Processes take turns
@@ -111,7 +112,7 @@ def build_index(
 
     Raises:
         ValueError: If there are no documents, two have the same id, the vectors differ in length or are not
-            finite, metadata cannot be saved as JSON, or `recall` is not in (0, 1].
+            finite, metadata cannot be saved as JSON, `batch_size` is less than 1, or `recall` is not in (0, 1].
         IndexMismatchError: If `path` holds something else than an index, or vectors of other dimensions than a model
             gives that has not changed by anything that it says.
         OSError: If the folder cannot be written to, or the disk is full.
@@ -128,7 +129,7 @@ def build_index(
     store: FAISS | None = None
     ids: set[str] = set()
     embedded = 0
-    for batch in _batches(documents, batch_size):
+    for batch in batches(documents, batch_size):
         kept = [document if document.id else document.model_copy(update={"id": _id_of(document)}) for document in batch]
         for id_ in (document.id or "" for document in kept):
             if id_ in ids:
@@ -260,6 +261,16 @@ def tune_recall(
     return found
 
 
+def relevance_of_squared(distance: float) -> float:
+    """Return (1 + cosine) / 2 of vectors of length 1, in [0, 1], from the square of their distance."""
+    return relevance_of_cosine(1 - distance / 2)
+
+
+def relevance_of_cosine(cosine: float) -> float:
+    """Return (1 + cosine) / 2, in [0, 1] whatever was rounded."""
+    return min(1.0, max(0.0, (1 + float(cosine)) / 2))
+
+
 def stored_documents(store: FAISS) -> list[Document]:
     """Return the documents of a store, in the order of their vectors, e.g. for a second, lexical index."""
     return [store.docstore.search(store.index_to_docstore_id[i]) for i in range(store.index.ntotal)]
@@ -275,6 +286,19 @@ def identity(embeddings: Embeddings) -> dict[str, str]:
     size = str(dimensions) if isinstance(dimensions, int) else None
     said = {"class": type(embeddings).__name__, "model_name": name, "revision": revision, "dimensions": size}
     return {key: value for key, value in said.items() if isinstance(value, str)}
+
+
+def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Yield the documents in lists of a size.
+
+    Raises:
+        ValueError: If the size is less than 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+    iterator = iter(documents)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 class FittingEmbeddings(Embeddings):
@@ -378,7 +402,9 @@ def _empty_store(embeddings: Embeddings, dimension: int) -> FAISS:
         warnings.filterwarnings("ignore", message=".*langchain-community.*", category=DeprecationWarning)
         from langchain_community.docstore.in_memory import InMemoryDocstore
         from langchain_community.vectorstores import FAISS
-    return FAISS(embeddings, faiss.IndexFlatL2(dimension), InMemoryDocstore(), {}, normalize_L2=True)
+    return FAISS(
+        embeddings, faiss.IndexFlatL2(dimension), InMemoryDocstore(), {}, relevance_of_squared, normalize_L2=True
+    )
 
 
 def _approximate(exact: Any) -> Any:
@@ -635,12 +661,6 @@ def _as_document(line: bytes, place: str) -> Document:
         return Document(**json.loads(line.decode("utf-8", "surrogatepass")))
     except (ValueError, TypeError, RecursionError):
         raise IndexMismatchError(f"{place}: is no document; build the index again") from None
-
-
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _id_of(document: Document) -> str:

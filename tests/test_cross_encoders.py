@@ -27,8 +27,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    CamembertConfig,
+    CamembertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     XLMRobertaForSequenceClassification,
 )
 
@@ -37,8 +43,8 @@ from langchain_bge_medical.cross_encoders import (
     _identity,
     _is_plain,
     _plan,
-    _position_limit,
     _resolved,
+    position_limit,
     sigmoid,
 )
 from langchain_bge_medical.model_files import ModelNotFoundError
@@ -223,9 +229,31 @@ def test_a_dtype_that_is_named_is_taken_and_auto_goes_by_the_device(dtype: Any, 
 
 def test_the_position_table_says_how_many_tokens_the_model_reads() -> None:
     roberta = tiny_config(make_tokenizer(), max_position_embeddings=514, pad_token_id=3)
-    assert _position_limit(roberta) == 510
-    assert _position_limit(BertConfig(max_position_embeddings=512)) == 512
-    assert _position_limit(object()) == 1 << 30
+    assert position_limit(roberta) == 510
+    assert position_limit(BertConfig(max_position_embeddings=512)) == 512
+    assert position_limit(object()) == 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [
+        (CamembertForSequenceClassification, CamembertConfig),
+        (MPNetForSequenceClassification, MPNetConfig),
+        (LongformerForSequenceClassification, LongformerConfig),
+    ],
+)
+def test_a_model_whose_positions_begin_after_the_padding_reads_as_many_tokens_as_it_says(
+    model: Any, config: Any, tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer(1_000_000)
+    model(config(**{**tiny_config(tokenizer).to_dict(), "model_type": config.model_type})).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = BGECrossEncoder(str(tmp_path), device="cpu")
+    assert encoder.max_length == 130
+    assert encoder.token_counts([("热" * 200, "咳" * 200)]) == [130]
+    assert math.isfinite(encoder.score([("热" * 200, "咳" * 200)])[0])
+    with pytest.raises(ValueError, match="reads at most 130 tokens, max_length is 131"):
+        BGECrossEncoder(str(tmp_path), device="cpu", max_length=131)
 
 
 def test_the_bundled_kind_of_model_knows_the_texts_it_lists_and_every_other_model_all(

@@ -339,6 +339,13 @@ def test_the_ends_of_the_scale_are_thresholds_and_a_scorer_s_own_scale_has_no_en
     assert contents(kept) == ["a"]
 
 
+def test_a_blank_document_passes_no_threshold_even_where_all_scores_lie_below_its_own() -> None:
+    below_zero = table({"a": -0.5, "b": -3.0}, score_threshold=-1.0)
+    assert contents(below_zero.compress_documents([Document(page_content=text) for text in (" ", "b", "a")], "q")) == [
+        "a"
+    ]
+
+
 def all_settings(model: Path) -> dict[str, Any]:
     return {
         "model_name": str(model), "revision": None, "max_length": 64, "device": "cpu", "dtype": "float32",
@@ -411,6 +418,32 @@ def test_passthrough_keeps_the_order_of_recall_says_so_and_logs_no_text(caplog: 
     assert "4 candidates" in caplog.text
     assert "canary" not in caplog.text
     assert "middle" not in caplog.text
+
+
+async def test_a_model_that_raises_stop_iteration_is_an_error_and_nobody_waits_for_ever() -> None:
+    class Exhausted(BaseCrossEncoder):
+        def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+            return next(iter(()))  # type: ignore[no-any-return]
+
+    compressor = BGERerankerCompressor(cross_encoder=Exhausted())
+    with pytest.raises(RuntimeError, match="the model raised StopIteration"):
+        await asyncio.wait_for(compressor.acompress_documents(candidates(), "q"), 5)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_metadata_that_cannot_be_copied_come_back_themselves_and_the_run_ends(broken: bool) -> None:
+    handle, listed = threading.Lock(), ["发热"]
+    given = [Document(page_content="a", metadata={"handle": handle, "listed": listed})]
+    compressor = table({} if broken else {"a": 0.5}, on_error="passthrough")
+    recorder = Recorder()
+    kept = compressor.compress_documents(given, "q", callbacks=[recorder])
+    kept += await compressor.acompress_documents(given, "q", callbacks=[recorder])
+    for document in kept:
+        assert document.metadata["handle"] is handle
+        assert document.metadata["listed"] == listed
+        assert document.metadata["listed"] is not listed
+        assert ("rerank_failed" in document.metadata) == broken
+    assert [seen["returned"] for seen in recorder.seen if "returned" in seen] == [1, 1]
 
 
 async def test_passthrough_works_in_async_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from langchain_core.documents import Document
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
@@ -201,6 +203,20 @@ def test_vectors_are_those_of_plain_transformers_mean_pooled_and_scaled(
         with torch.no_grad():
             mean = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
         np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
+
+
+def test_weights_with_the_prefix_of_a_larger_model_and_old_names_of_norms_are_all_there(
+    embeddings: BGEEmbeddings, folder: Path
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {f"roberta.{re.sub('LayerNorm.*', lambda norm: old[norm[0]], name)}": tensors[name] for name in tensors}
+    assert "roberta.encoder.layer.1.output.LayerNorm.gamma" in renamed
+    save_file(
+        {name: tensor for name, tensor in renamed.items() if "pooler" not in name},
+        folder / "model.safetensors", {"format": "pt"},
+    )  # fmt: skip
+    assert BGEEmbeddings(str(folder)).embed_query("头痛") == pytest.approx(embeddings.embed_query("头痛"), abs=1e-6)
 
 
 def test_vectors_have_length_one_and_the_order_of_the_texts(embeddings: BGEEmbeddings) -> None:

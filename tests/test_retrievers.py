@@ -113,6 +113,29 @@ def test_bm25_returns_at_most_k_and_a_k_of_the_call_goes_first(documents: list[D
     assert [document.id for document in retriever.invoke("发热头痛", k=99)] == best
 
 
+def test_bm25_returns_equal_documents_in_the_order_of_the_knowledge_base() -> None:
+    documents = plain(*["头痛"] * 100, "咳嗽", *["头痛"] * 100, "头痛头痛")
+    assert [document.id for document in BM25Retriever(documents=documents, k=4).invoke("头痛")] == [
+        "201",
+        "0",
+        "1",
+        "2",
+    ]
+    assert len(BM25Retriever(documents=documents, k=300).invoke("头痛")) == 201
+    assert BM25Retriever(documents=documents).invoke("腹泻") == []
+
+
+@pytest.mark.parametrize("k", [0, -1])
+async def test_a_k_below_1_is_refused(k: int, documents: list[Document], compressor: BGERerankerCompressor) -> None:
+    lexical = BM25Retriever(documents=documents)
+    reranked = BGERerankRetriever(base_retriever=lexical, compressor=compressor)
+    for retriever in (lexical, reranked):
+        with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+            retriever.invoke("发热", k=k)
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+        await reranked.ainvoke("发热", k=k)
+
+
 def test_bm25_returns_only_documents_that_share_something_with_the_query() -> None:
     retriever = BM25Retriever(documents=plain("发热", "头痛", "发炎"))
     assert [document.id for document in retriever.invoke("发热")] == ["0", "2"]

@@ -53,6 +53,11 @@ def no_tokenizer(folder: Path) -> None:
         file.unlink()
 
 
+def no_frame(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+
+
 def like(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return torch.full_like(tensor, value)
 
@@ -68,7 +73,12 @@ OF_BOTH: dict[str, tuple[Lie, str]] = {
     "broken tokenizer": (written("tokenizer.json", "{}"), "could not be loaded"),
     "tokenizer cut off": (written("tokenizer.json", "{"), "could not be loaded"),
     "layers that are not there": (config(num_hidden_layers=99), r"weights of 2 layers, its config\.json says 99"),
-    "a weight that is not there": (weights("layer.1.output.dense.weight", lambda _: None), "no weights of .* layer 1"),
+    "a weight that is not there": (weights("layer.1.output.dense.weight", lambda _: None), "no weights of .*layer.1"),
+    "words made up": (weights("word_embeddings", lambda _: None), "no weights of .*embeddings.word_embeddings.weight"),
+    "a norm made up in all layers": (
+        weights("attention.output.LayerNorm", lambda _: None),
+        "no weights of .*layer.0.attention.output.LayerNorm.weight",
+    ),
     "another width": (config(hidden_size=32), r"config\.json says \[151, 32\]"),
     "another vocabulary": (config(vocab_size=5), r"config\.json says \[5, 16\]"),
     "heads that do not fit": (config(num_attention_heads=3), "could not be loaded"),
@@ -83,6 +93,8 @@ OF_BOTH: dict[str, tuple[Lie, str]] = {
 OF_A_RERANKER: dict[str, tuple[Lie, str]] = {
     "three labels by number": (config(num_labels=3, id2label="gone"), "has 3 labels"),
     "two labels in the weights": (weights("out_proj", lambda t: torch.cat([t, t])), "has 2 labels"),
+    "half a head": (weights("classifier.dense", lambda _: None), "no weights of classifier.dense.weight"),
+    "a tokenizer for single texts": (no_frame, "could not be loaded.*nothing between query and document"),
     "architectures no list": (config(architectures=3), "no reranker"),
     "auto_map": (config(auto_map={"AutoConfig": "evil.C"}), "auto_map"),
 }

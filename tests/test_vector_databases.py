@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,26 @@ def test_the_nearest_are_the_same_as_in_faiss_and_scores_are_cosines_in_both(
         assert all(document == whole[document.id] for document, _ in there)
 
 
+def test_the_other_search_types_of_a_retriever_find_whole_documents_by_the_same_relevance_as_in_faiss(
+    filled: RecordStore, knowledge: list[Document]
+) -> None:
+    exact = build_index(knowledge, HashEmbeddings())
+    [query, *_] = QUERIES
+    cosines = [cosine for _, cosine in filled.similarity_search_with_score(query, k=50)]
+    threshold = (1 + cosines[9]) / 2 - 1e-4
+    settings = {"k": 50, "score_threshold": threshold}
+    whole = {document.id: document for document in knowledge}
+    for store in (filled, exact):
+        found = store.similarity_search_with_relevance_scores(query, k=50)
+        assert [score for _, score in found] == pytest.approx([(1 + cosine) / 2 for cosine in cosines], abs=1e-5)
+        kept = store.as_retriever(search_type="similarity_score_threshold", search_kwargs=settings).invoke(query)
+        assert len(kept) == sum((1 + cosine) / 2 >= threshold for cosine in cosines)
+        diverse = store.as_retriever(search_type="mmr", search_kwargs={"k": 5, "fetch_k": 30}).invoke(query)
+        assert len({document.id for document in diverse}) == 5
+        assert diverse[0] == found[0][0]
+        assert all(document == whole[document.id] for document in [*kept, *diverse])
+
+
 def test_both_stages_rank_as_over_faiss(filled: RecordStore, knowledge: list[Document]) -> None:
     exact = build_index(knowledge, HashEmbeddings())
 
@@ -108,6 +129,26 @@ def test_another_embedding_model_is_refused_on_opening_and_embeds_anew_on_buildi
     build_database(record_documents(), other, tmp_path, database=database)
     assert len(other.embedded) == len(record_documents())
     assert open_database(other, tmp_path, database=database).similarity_search("踝部肿痛", k=1)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_build_with_another_model_that_fails_before_its_first_vectors_leaves_the_collection(
+    database: Database, tmp_path: Path
+) -> None:
+    documents = record_documents()
+    build_database(documents, HashEmbeddings(), tmp_path, database=database)
+    other = HashEmbeddings(dimension=32, model_name="other")
+
+    def broken() -> Iterator[Document]:
+        yield documents[0]
+        raise ValueError("the knowledge base is broken")
+
+    for nothing, says in ((broken(), "is broken"), (iter(()), "there are no documents to index")):
+        with pytest.raises(ValueError, match=says):
+            build_database(nothing, other, tmp_path, database=database)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        build_database(documents, other, tmp_path, database=database, batch_size=0)
+    assert open_database(HashEmbeddings(), tmp_path, database=database).documents() == documents
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -469,10 +469,24 @@ def test_two_documents_with_one_id_are_refused_before_the_rest_is_embedded(
     assert stored_documents(load_index(index, HashEmbeddings())) == documents
 
 
+def test_relevance_goes_from_0_of_opposite_vectors_to_1_of_the_same_one() -> None:
+    class Compass(HashEmbeddings):
+        def _vector(self, text: str) -> list[float]:
+            return {"north": [0.0, 3.0], "east": [2.0, 0.0], "south": [0.0, -1.0]}[text]
+
+    store = build_index([Document(page_content=text) for text in ("south", "north", "east")], Compass())
+    found = store.similarity_search_with_relevance_scores("north", k=3)
+    assert [(document.page_content, score) for document, score in found] == [
+        ("north", 1.0), ("east", pytest.approx(0.5, abs=1e-6)), ("south", 0.0),
+    ]  # fmt: skip
+
+
 def test_no_documents_are_refused_and_leave_the_old_index(index: Path, tmp_path: Path) -> None:
     for folder in (index, tmp_path / "new", None):
         with pytest.raises(ValueError, match="there are no documents to index"):
             build_index(iter(()), HashEmbeddings(), folder)
+        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+            build_index([Document(page_content="头痛")], HashEmbeddings(), folder, batch_size=0)
     assert len(ranked_ids(index, "头痛")) == 6
     assert not (tmp_path / "new").exists()
 

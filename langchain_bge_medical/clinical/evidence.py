@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
 from langchain_bge_medical.clinical.polarity import Finding, findings
-from langchain_bge_medical.knowledge_base import listed
+from langchain_bge_medical.knowledge_base import copied, listed
 
 _QUOTES = 20  # of a symptom that is said again and again
 
@@ -107,7 +106,7 @@ def with_evidence(
         free = {term: found for term, found in by_term.items() if term not in known}
         pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, by_term, free)]
         pieces += _contradictions(document, query, free, lexicon)
-        metadata: dict[str, Any] = {**copy.deepcopy(document.metadata), "evidence": [p.model_dump() for p in pieces]}
+        metadata: dict[str, Any] = {**copied(document.metadata), "evidence": [p.model_dump() for p in pieces]}
         metadata.pop("patient_mismatch", None)
         if against := mismatch(patient, document.metadata):
             metadata["patient_mismatch"] = against

@@ -9,30 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from langchain_bge_medical.model_files import FAMILIES
 from langchain_bge_medical.packed.attention import Attention, attention_for
 from langchain_bge_medical.packed.linear import EpilogueLinear, Int8Linear, Linear, PlainLinear, PrepackedLinear
-from langchain_bge_medical.packed.weights import ModuleWeights, Weights
+from langchain_bge_medical.packed.weights import Weights
 
 # oneDNN makes a kernel for each number of rows it meets, half a millisecond each; few numbers, few kernels.
 _ROWS_ROUNDED_TO = 32
-
-
-class _Family(NamedTuple):
-    prefix: str
-    """Of the encoder's parameters."""
-    positions_after_pad: bool
-    """Positions are numbered from pad_token_id + 1 instead of 0."""
-    head: tuple[str, str]
-    """Two linear layers with a tanh between them."""
-
-
-_ROBERTA = _Family("roberta", True, ("classifier.dense", "classifier.out_proj"))
-_FAMILIES = {
-    "bert": _Family("bert", False, ("bert.pooler.dense", "classifier")),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-}
 
 
 class Sequences(NamedTuple):
@@ -52,7 +35,7 @@ def can_pack(config: Any, names: Collection[str]) -> bool:
         config: The model's transformers config.
         names: Of its parameters.
     """
-    family = _FAMILIES.get(config.model_type)
+    family = FAMILIES.get(config.model_type)
     if family is None or config.num_labels != 1:
         return False
     known = (
@@ -61,17 +44,7 @@ def can_pack(config: Any, names: Collection[str]) -> bool:
         and not getattr(config, "add_cross_attention", False)
         and getattr(config, "position_embedding_type", None) in (None, "absolute")
     )
-    return known and set(_parameters(family, config.num_hidden_layers)) <= set(names)
-
-
-def _parameters(family: _Family, layers: int) -> list[str]:
-    embeddings = f"{family.prefix}.embeddings"
-    names = [f"{embeddings}.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
-    inside = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
-    inside += ["attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"]
-    both = [f"{embeddings}.LayerNorm", *family.head]
-    both += [f"{family.prefix}.encoder.layer.{number}.{part}" for number in range(layers) for part in inside]
-    return names + [f"{name}.{what}" for name in both for what in ("weight", "bias")]
+    return known and {*family.encoder_parameters(config.num_hidden_layers), *family.head_parameters()} <= set(names)
 
 
 class _Norm(NamedTuple):
@@ -92,9 +65,9 @@ class _AfterAttention(NamedTuple):
     down: Linear
     down_norm: _Norm
 
-    def __call__(self, x: torch.Tensor, attended: torch.Tensor, dropout: float) -> torch.Tensor:
-        x = self.out_norm(_dropped(self.out(attended), dropout).add_(x))
-        return self.down_norm(_dropped(self.down(self.up(x)), dropout).add_(x))
+    def __call__(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = self.out_norm(self.out(attended).add_(x))
+        return self.down_norm(self.down(self.up(x)).add_(x))
 
 
 class PackedEncoder:
@@ -115,7 +88,6 @@ class PackedEncoder:
         device: torch.device,
         dtype: torch.dtype,
         int8: bool = False,
-        differentiable: bool = False,
     ) -> None:
         """Lay the weights out for the device.
 
@@ -126,7 +98,6 @@ class PackedEncoder:
             dtype: Of the weights and of what flows between layers.
             int8: Compute the layers' products in int8, on a CPU. `dtype` is then that of attention and
                 embeddings, and float32 flows between layers.
-            differentiable: Keep to operations that gradients go through.
         """
         self._device = device
         self._weights = weights
@@ -135,8 +106,8 @@ class PackedEncoder:
         self._attention = attention_for(device, dtype)
         self._heads = config.num_attention_heads
         self._eps = config.layer_norm_eps
-        family = _FAMILIES[config.model_type]
-        self._first_position = config.pad_token_id + 1 if family.positions_after_pad else 0
+        family = FAMILIES[config.model_type]
+        self._first_position = config.pad_token_id + 1 if family.prefix == "roberta" else 0
 
         embeddings = f"{family.prefix}.embeddings"
         self._words = self._tensor(f"{embeddings}.word_embeddings.weight", dtype)
@@ -149,15 +120,15 @@ class PackedEncoder:
         kind: Any = PlainLinear
         if int8:
             kind = Int8Linear
-        elif device.type == "cpu" and not differentiable and PrepackedLinear.works(dtype):
+        elif device.type == "cpu" and PrepackedLinear.works(dtype):
             kind = PrepackedLinear
-        elif device.type == "cuda" and not differentiable and dtype is not torch.float32:
+        elif device.type == "cuda" and dtype is not torch.float32:
             kind = EpilogueLinear
         layers = [f"{family.prefix}.encoder.layer.{number}" for number in range(config.num_hidden_layers)]
         *inner, last = layers
         self._layers = [(self._make_qkv(name, kind), self._make_rest(name, kind, self._flow)) for name in inner]
         self._last_qkv: Linear | None = None
-        if device.type == "cpu" and not differentiable:
+        if device.type == "cpu":
             # A few rows only, so that float32 costs nothing and the scores gain.
             self._last_flow = torch.float32
             parts = [f"{last}.attention.self.{part}" for part in ("query", "key", "value")]
@@ -169,37 +140,11 @@ class PackedEncoder:
         self._head = [PlainLinear(*self._both(name, torch.float32)) for name in family.head]
         del self._weights
 
-    @classmethod
-    def of_module(cls, module: Any, *, dtype: torch.dtype | None = None) -> PackedEncoder:
-        """Return the encoder of a live transformers model, for training.
-
-        It reads the parameters as they are now: make it anew after each step of the optimiser, which copies
-        nothing but the attention's fused weights. Gradients reach the module's own parameters.
-
-        Args:
-            module: A model for sequence classification that `can_pack`.
-            dtype: To compute in, as autocast would; `None` takes the module's own.
-
-        Raises:
-            ValueError: If the model is of another shape.
-        """
-        if not can_pack(module.config, [name for name, _ in module.named_parameters()]):
-            raise ValueError(f"{type(module).__name__} is not of a shape that can be packed")
-        return cls(
-            module.config,
-            ModuleWeights(module),
-            device=module.device,
-            dtype=dtype or module.dtype,
-            differentiable=True,
-        )
-
-    def __call__(self, sequences: Sequences, *, dropout: float = 0.0) -> torch.Tensor:
+    def __call__(self, sequences: Sequences) -> torch.Tensor:
         """Return the logits.
 
         Args:
             sequences: At least one.
-            dropout: Share of values dropped after the embeddings and before each residual sum, as in the
-                model's training; not in attention.
 
         Returns:
             `(sequences,)`, float32, on the device.
@@ -209,16 +154,16 @@ class PackedEncoder:
         positions = torch.arange(len(sequences.input_ids)) - starts.repeat_interleave(lengths) + self._first_position
         first = self._to_device(starts)
         attend = self._attention(sequences.lengths, self._device)
-        x = _dropped(self._norm(self._embed(sequences, positions).to(self._flow)), dropout)
+        x = self._norm(self._embed(sequences, positions).to(self._flow))
         for qkv, rest in self._layers:
-            x = rest(x, self._attended(attend, qkv(x)), dropout)
+            x = rest(x, self._attended(attend, qkv(x)))
         if self._last_qkv is None:
             attended = self._first_token(x, sequences.lengths)
         else:
             attended = self._attended(attend, self._last_qkv(x))[first]
-        x = self._last(x[first].to(self._last_flow), attended, dropout).float()
+        x = self._last(x[first].to(self._last_flow), attended).float()
         dense, out = self._head
-        return out(_dropped(torch.tanh(dense(_dropped(x, dropout))), dropout)).squeeze(-1)
+        return out(torch.tanh(dense(x))).squeeze(-1)
 
     def _embed(self, sequences: Sequences, positions: torch.Tensor) -> torch.Tensor:
         columns = [torch.tensor(sequences.input_ids), positions]
@@ -294,10 +239,6 @@ class _FirstTokenAttention:
             torch.mm(torch.softmax(probe @ wide.t(), dim=-1), wide, out=out)
         values = torch.bmm(pooled.transpose(0, 1), self._value).transpose(0, 1).flatten(1)
         return values + self._value_bias
-
-
-def _dropped(x: torch.Tensor, share: float) -> torch.Tensor:
-    return F.dropout(x, share) if share else x
 
 
 def _keep_freed_memory() -> None:

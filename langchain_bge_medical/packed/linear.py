@@ -25,7 +25,7 @@ def _onednn() -> bool:
 
 
 class PlainLinear:
-    """torch's own; for GPUs, for dtypes that oneDNN lacks here, and for training, since gradients go through it."""
+    """torch's own; for GPUs in float32, and for dtypes that oneDNN lacks here."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, gelu: bool = False) -> None:
         self._weight, self._bias, self._gelu = weight, bias, gelu

@@ -1,4 +1,4 @@
-"""Parameters of a model by name, straight from safetensors files into the dtype wanted, or from a live module."""
+"""Parameters of a model by name, straight from safetensors files into the dtype wanted."""
 
 from __future__ import annotations
 
@@ -51,15 +51,3 @@ class SafetensorsWeights:
             with safe_open(file, "pt") as tensors:
                 whole[start : start + rows] = tensors.get_slice(name)[start : start + rows]
         return whole
-
-
-class ModuleWeights:
-    """The parameters of a live module, as they are at the moment, with their gradients' path."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        """Take the module."""
-        self._module = module
-
-    def __call__(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """Return a parameter; the tensor itself if it has that dtype."""
-        return self._module.get_parameter(name).to(dtype)

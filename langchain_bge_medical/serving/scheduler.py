@@ -142,6 +142,9 @@ class _Job:
         self.live = False  # asking the future takes its lock, and this is asked for every pair
 
     def fail(self, error: BaseException) -> None:
+        if isinstance(error, StopIteration):  # asyncio's futures take none, and who awaits one would wait for ever
+            stopped, error = error, RuntimeError("the model raised StopIteration")
+            error.__cause__ = stopped
         # A future may be cancelled from another thread at any moment.
         try:
             self.future.set_exception(error)

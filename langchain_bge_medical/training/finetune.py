@@ -23,7 +23,7 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_bge_medical.clinical.coverage import AffirmedWords
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
-from langchain_bge_medical.cross_encoders import BGECrossEncoder
+from langchain_bge_medical.cross_encoders import BGECrossEncoder, position_limit
 from langchain_bge_medical.digests import document_digest
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.embeddings import BGEEmbeddings
@@ -31,7 +31,7 @@ from langchain_bge_medical.evaluation.compare import Comparison, JudgedQuery, La
 from langchain_bge_medical.evaluation.metrics import reciprocal_rank_at
 from langchain_bge_medical.evaluation.stages import Find, by_logit, names_of, recalled, reranked
 from langchain_bge_medical.knowledge_base import DiseaseRecord
-from langchain_bge_medical.model_files import BUNDLED, model_folder, read_config, resolved_revision
+from langchain_bge_medical.model_files import BUNDLED, loading, model_folder, read_config, resolved_revision
 from langchain_bge_medical.retrievers import build_hybrid_retriever, searchable_text
 from langchain_bge_medical.training.examples import (
     Amounts,
@@ -416,11 +416,11 @@ def _rankings(
 
 def _reading_length(folder: Path) -> int:
     """Return how many tokens a model reads at most, or 512, which is what a compressor gives it."""
-    config = read_config(folder)
-    table = int(config.get("max_position_embeddings") or _READ)
-    # RoBERTa's table begins after the place of the padding token.
-    reserved = int(config.get("pad_token_id") or 0) + 1 if "roberta" in config.get("model_type", "") else 0
-    return min(_READ, table - reserved)
+    from transformers import AutoConfig
+
+    with loading(folder.name, folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return min(_READ, position_limit(config))
 
 
 class _Outcome(NamedTuple):
