@@ -358,6 +358,34 @@ def test_when_there_is_no_room_it_says_how_long_to_wait_and_tries_again_by_itsel
     assert page.locator("#said li").all_text_contents() == [COMPLAINT]
 
 
+@pytest.mark.parametrize("when", ["while it waits", "while it asks"])
+def test_what_is_being_written_is_never_sent_by_itself(page: Page, when: str) -> None:
+    half = "我其实没有头"  # on the way to 没有头痛
+    page.clock.install()
+    box, problem = page.get_by_role("textbox"), page.locator("#problem")
+
+    def refuse(route: Route) -> None:
+        if when == "while it asks":
+            box.press_sequentially(half)
+        route.fulfill(status=429, headers={"Retry-After": "3"}, json={"error": {"type": "overloaded"}})
+
+    page.route("**/chat", refuse, times=1)
+    ask(page, "发热")
+    expect(problem).to_contain_text("人太多")
+    if when == "while it waits":
+        box.fill("")
+        box.press_sequentially(half)
+    page.clock.run_for(5_000)
+    typed = half if when == "while it waits" else f"发热\n{half}"
+    expect(box).to_have_value(typed)
+    assert page.locator("#said li").count() == 0
+    expect(problem).not_to_contain_text("自动")  # nor is it announced
+    box.press("End")
+    box.press_sequentially("痛")
+    page.get_by_role("button", name="看看可能是什么").click()
+    expect(page.locator("#said li")).to_have_text(f"{typed}痛")
+
+
 def test_an_error_is_said_with_its_record_and_can_be_tried_again(page: Page) -> None:
     failing(page, 1, 500, "internal_error")
     ask(page)
@@ -399,6 +427,7 @@ def test_a_follow_up_that_is_refused_leaves_the_last_answer_and_what_is_in_the_b
     problem.get_by_role("button", name="再试一次").click()
     expect(problem).to_contain_text("秒后")
     box.fill(more := more + ",没有咳嗽")
+    problem.get_by_role("button", name="再试一次").click()
     expect(page.locator("#said li")).to_have_text([first, more])
     expect(page.locator("#words")).to_have_text(f"{first}。{more}")
     expect(box).to_have_value("")
