@@ -529,3 +529,22 @@ def test_where_a_key_is_needed_it_is_asked_for_and_kept_for_the_session_only(
         answered(page)
         assert page.evaluate("Object.values(localStorage).join()").find(right) < 0
         context.close()
+
+
+def test_where_the_browser_denies_storage_questions_key_and_language_work_all_the_same(browser: Browser) -> None:
+    scorer = SharedCharacters()
+    with running(make_app(scorer, medical=make_medical(knowledge(), scorer), api_keys=["secret"])) as address:
+        context = browser.new_context(locale="zh-CN")
+        context.add_init_script(
+            """for (const name of ["localStorage", "sessionStorage"])
+            Object.defineProperty(window, name, {get() { throw new DOMException("denied", "SecurityError"); }});"""
+        )
+        page = context.new_page()
+        page.goto(address)
+        page.locator("#examples button").first.click()
+        page.get_by_label("API 密钥").fill("secret")
+        page.get_by_role("button", name="继续").click()
+        answered(page)
+        page.get_by_role("button", name="English").click()
+        expect(page.get_by_role("heading", name="Possibly related conditions")).to_be_visible()
+        context.close()

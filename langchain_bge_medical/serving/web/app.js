@@ -96,6 +96,7 @@ const STAGES = [["recall", "recall"], ["queue", "queue"], ["rerank", "rerank"], 
 const KEY = "bge-medical-key";
 
 const $ = (selector) => document.querySelector(selector);
+const local = storage("localStorage"), session = storage("sessionStorage");
 const state = { lang: startLanguage(), said: [], history: [], order: "ranked", report: null, answer: "", running: null, timer: null };
 const t = () => TEXTS[state.lang];
 
@@ -132,8 +133,17 @@ const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const label = (card, term) => card.labels?.[term] ?? term;
 const unique = (items) => [...new Set(items)];
 
+/** The browser's storage, or where there is none one that lasts as long as the page: with cookies blocked its name alone throws. */
+function storage(name) {
+  try {
+    if (window[name]) return window[name];
+  } catch { /* denied */ }
+  const kept = new Map();
+  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
+}
+
 function startLanguage() {
-  const chosen = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("lang");
+  const chosen = new URLSearchParams(location.search).get("lang") ?? local.getItem("lang");
   if (chosen in TEXTS) return chosen;
   return (navigator.language || "zh").toLowerCase().startsWith("zh") ? "zh" : "en";
 }
@@ -257,7 +267,7 @@ async function* eventsOf(stream) {
 }
 
 function headers() {
-  const key = sessionStorage.getItem(KEY);
+  const key = session.getItem(KEY);
   // A header holds bytes, whatever was typed: without this `fetch` throws at the first 密钥.
   const bytes = String.fromCharCode(...new TextEncoder().encode(key ?? ""));
   return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${bytes}` } : {}) };
@@ -269,7 +279,7 @@ async function refusal(response, words) {
   const kind = problem.error?.type ?? "";
   const texts = t().problems;
   const seconds = Math.max(1, Number(response.headers.get("Retry-After")) || 3);
-  if (response.status === 401) return () => askForKey(sessionStorage.getItem(KEY) ? texts.badKey : texts.key);
+  if (response.status === 401) return () => askForKey(session.getItem(KEY) ? texts.badKey : texts.key);
   if (response.status === 429 || response.status === 503) {
     const text = response.status === 503 ? texts.starting : kind === "rate_limited" ? texts.rate_limited : texts.overloaded;
     return () => countDown(seconds, text, words);
@@ -539,7 +549,7 @@ function countDown(seconds, text, words) {
 function askForKey(text) {
   showProblem(text);
   const input = el("input", { type: "password", id: "key", autocomplete: "off", required: true });
-  const submit = (event) => { event.preventDefault(); sessionStorage.setItem(KEY, input.value); retry(); };
+  const submit = (event) => { event.preventDefault(); session.setItem(KEY, input.value); retry(); };
   $("#problem").append(el("form", { onsubmit: submit }, el("label", { for: "key", class: "hidden-text" }, t().problems.keyLabel), input, el("button", { class: "quiet" }, t().problems.keySend)));
   input.focus();
 }
@@ -566,7 +576,7 @@ $("#stop").addEventListener("click", () => state.running?.abort());
 $("#order").addEventListener("change", (event) => setOrder(event.target.value));
 $("#lang").addEventListener("click", () => {
   state.lang = state.lang === "zh" ? "en" : "zh";
-  localStorage.setItem("lang", state.lang);
+  local.setItem("lang", state.lang);
   applyLanguage();
 });
 applyLanguage();
