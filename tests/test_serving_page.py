@@ -292,6 +292,17 @@ def test_another_language_is_one_click_and_stays(page: Page) -> None:
     assert re.fullmatch(r"[ -~]+", card.locator(".missing").first.inner_text())
 
 
+@pytest.mark.parametrize(
+    ("asked", "heading"), [("en", "Symptom check"), ("zh", "症状自查"), ("xx", "症状自查"), ("toString", "症状自查")]
+)
+def test_an_address_may_name_the_language_and_one_that_there_is_not_is_the_browsers(
+    page: Page, url: str, asked: str, heading: str
+) -> None:
+    page.goto(f"{url}/?lang={asked}")
+    expect(page.get_by_role("heading", name=heading)).to_be_visible()
+    expect(page.locator("#examples button").first).to_be_visible()
+
+
 def test_with_the_keyboard_alone_a_complaint_can_be_sent_and_read(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="跳到结果")).to_be_focused()

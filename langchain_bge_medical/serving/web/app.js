@@ -144,7 +144,7 @@ function storage(name) {
 
 function startLanguage() {
   const chosen = new URLSearchParams(location.search).get("lang") ?? local.getItem("lang");
-  if (chosen in TEXTS) return chosen;
+  if (Object.hasOwn(TEXTS, chosen)) return chosen;
   return (navigator.language || "zh").toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
