@@ -292,6 +292,17 @@ def test_another_language_is_one_click_and_stays(page: Page) -> None:
     assert re.fullmatch(r"[ -~]+", card.locator(".missing").first.inner_text())
 
 
+@pytest.mark.parametrize(
+    ("asked", "heading"), [("en", "Symptom check"), ("zh", "症状自查"), ("xx", "症状自查"), ("toString", "症状自查")]
+)
+def test_an_address_may_name_the_language_and_one_that_there_is_not_is_the_browsers(
+    page: Page, url: str, asked: str, heading: str
+) -> None:
+    page.goto(f"{url}/?lang={asked}")
+    expect(page.get_by_role("heading", name=heading)).to_be_visible()
+    expect(page.locator("#examples button").first).to_be_visible()
+
+
 def test_with_the_keyboard_alone_a_complaint_can_be_sent_and_read(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="跳到结果")).to_be_focused()
@@ -358,6 +369,34 @@ def test_when_there_is_no_room_it_says_how_long_to_wait_and_tries_again_by_itsel
     assert page.locator("#said li").all_text_contents() == [COMPLAINT]
 
 
+@pytest.mark.parametrize("when", ["while it waits", "while it asks"])
+def test_what_is_being_written_is_never_sent_by_itself(page: Page, when: str) -> None:
+    half = "我其实没有头"  # on the way to 没有头痛
+    page.clock.install()
+    box, problem = page.get_by_role("textbox"), page.locator("#problem")
+
+    def refuse(route: Route) -> None:
+        if when == "while it asks":
+            box.press_sequentially(half)
+        route.fulfill(status=429, headers={"Retry-After": "3"}, json={"error": {"type": "overloaded"}})
+
+    page.route("**/chat", refuse, times=1)
+    ask(page, "发热")
+    expect(problem).to_contain_text("人太多")
+    if when == "while it waits":
+        box.fill("")
+        box.press_sequentially(half)
+    page.clock.run_for(5_000)
+    typed = half if when == "while it waits" else f"发热\n{half}"
+    expect(box).to_have_value(typed)
+    assert page.locator("#said li").count() == 0
+    expect(problem).not_to_contain_text("自动")  # nor is it announced
+    box.press("End")
+    box.press_sequentially("痛")
+    page.get_by_role("button", name="看看可能是什么").click()
+    expect(page.locator("#said li")).to_have_text(f"{typed}痛")
+
+
 def test_an_error_is_said_with_its_record_and_can_be_tried_again(page: Page) -> None:
     failing(page, 1, 500, "internal_error")
     ask(page)
@@ -399,6 +438,7 @@ def test_a_follow_up_that_is_refused_leaves_the_last_answer_and_what_is_in_the_b
     problem.get_by_role("button", name="再试一次").click()
     expect(problem).to_contain_text("秒后")
     box.fill(more := more + ",没有咳嗽")
+    problem.get_by_role("button", name="再试一次").click()
     expect(page.locator("#said li")).to_have_text([first, more])
     expect(page.locator("#words")).to_have_text(f"{first}。{more}")
     expect(box).to_have_value("")
@@ -499,4 +539,23 @@ def test_where_a_key_is_needed_it_is_asked_for_and_kept_for_the_session_only(
                 expect(page.locator("#problem")).to_contain_text(says)
         answered(page)
         assert page.evaluate("Object.values(localStorage).join()").find(right) < 0
+        context.close()
+
+
+def test_where_the_browser_denies_storage_questions_key_and_language_work_all_the_same(browser: Browser) -> None:
+    scorer = SharedCharacters()
+    with running(make_app(scorer, medical=make_medical(knowledge(), scorer), api_keys=["secret"])) as address:
+        context = browser.new_context(locale="zh-CN")
+        context.add_init_script(
+            """for (const name of ["localStorage", "sessionStorage"])
+            Object.defineProperty(window, name, {get() { throw new DOMException("denied", "SecurityError"); }});"""
+        )
+        page = context.new_page()
+        page.goto(address)
+        page.locator("#examples button").first.click()
+        page.get_by_label("API 密钥").fill("secret")
+        page.get_by_role("button", name="继续").click()
+        answered(page)
+        page.get_by_role("button", name="English").click()
+        expect(page.get_by_role("heading", name="Possibly related conditions")).to_be_visible()
         context.close()

@@ -34,8 +34,8 @@ const TEXTS = {
     audit: (a) => `记录号 ${a.id} · 模型 ${a.model} ${a.revision} · 知识库 ${a.knowledge_base.records ?? "?"} 种疾病`,
     bundled: "当前使用随包附带的小模型，仅供演示。", fused: "重排模型不认识这个知识库，次序由两个阶段共同决定。",
     problems: {
-      overloaded: (s) => `现在使用的人太多，${s} 秒后自动重试。`, starting: (s) => `服务正在启动，${s} 秒后自动重试。`,
-      rate_limited: (s) => `请求太频繁，${s} 秒后自动重试。`,
+      overloaded: "现在使用的人太多。", starting: "服务正在启动。", rate_limited: "请求太频繁。",
+      soon: (s) => `${s} 秒后自动重试。`, later: "写好后请发送。",
       key: "这个服务需要密钥。", badKey: "密钥不对，请重新输入。", keyLabel: "API 密钥", keySend: "继续",
       too_long: "内容太长了，请精简一些。", deadline_exceeded: "等待时间过长，请稍后再试。", offline: "连不上服务，请检查网络后再试。",
       other: "出错了，请稍后再试。", cut: "回答中断了，请再试一次。", id: (id) => `（记录号 ${id}）`, retry: "再试一次", cancel: "取消",
@@ -76,8 +76,8 @@ const TEXTS = {
     audit: (a) => `Record ${a.id} · model ${a.model} ${a.revision} · knowledge base of ${a.knowledge_base.records ?? "?"} conditions`,
     bundled: "Running on the small bundled models, for demonstration.", fused: "The reranker does not know this knowledge base: both stages decide the order.",
     problems: {
-      overloaded: (s) => `Too many people are asking. Trying again in ${s} s.`, starting: (s) => `The service is starting. Trying again in ${s} s.`,
-      rate_limited: (s) => `Too many requests. Trying again in ${s} s.`,
+      overloaded: "Too many people are asking.", starting: "The service is starting.", rate_limited: "Too many requests.",
+      soon: (s) => ` Trying again in ${s} s.`, later: " Please send when you have finished writing.",
       key: "This service needs a key.", badKey: "That key is not right.", keyLabel: "API key", keySend: "Go on",
       too_long: "That is too long; please shorten it.", deadline_exceeded: "That took too long; please try again later.", offline: "The service cannot be reached; please check the network.",
       other: "Something went wrong; please try again later.", cut: "The answer broke off; please try again.", id: (id) => `(record ${id})`, retry: "Try again", cancel: "Cancel",
@@ -96,6 +96,7 @@ const STAGES = [["recall", "recall"], ["queue", "queue"], ["rerank", "rerank"], 
 const KEY = "bge-medical-key";
 
 const $ = (selector) => document.querySelector(selector);
+const local = storage("localStorage"), session = storage("sessionStorage");
 const state = { lang: startLanguage(), said: [], history: [], order: "ranked", report: null, answer: "", running: null, timer: null };
 const t = () => TEXTS[state.lang];
 
@@ -132,9 +133,18 @@ const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const label = (card, term) => card.labels?.[term] ?? term;
 const unique = (items) => [...new Set(items)];
 
+/** The browser's storage, or where there is none one that lasts as long as the page: with cookies blocked its name alone throws. */
+function storage(name) {
+  try {
+    if (window[name]) return window[name];
+  } catch { /* denied */ }
+  const kept = new Map();
+  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
+}
+
 function startLanguage() {
-  const chosen = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("lang");
-  if (chosen in TEXTS) return chosen;
+  const chosen = new URLSearchParams(location.search).get("lang") ?? local.getItem("lang");
+  if (Object.hasOwn(TEXTS, chosen)) return chosen;
   return (navigator.language || "zh").toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
@@ -181,7 +191,7 @@ async function run(words) {
     const response = await fetch("/chat", {
       method: "POST", headers: headers(), body: JSON.stringify(body), signal: controller.signal,
     });
-    if (!response.ok) problem = await refusal(response);
+    if (!response.ok) problem = await refusal(response, words);
     else for await (const [event, data] of eventsOf(response.body)) {
       if (event === "error") problem = () => showProblem(t().problems.other, data.id, retry);
       else if (event === "done") { done = true; state.report.timings_ms = data.timings_ms; showTimes(); }
@@ -257,22 +267,22 @@ async function* eventsOf(stream) {
 }
 
 function headers() {
-  const key = sessionStorage.getItem(KEY);
+  const key = session.getItem(KEY);
   // A header holds bytes, whatever was typed: without this `fetch` throws at the first 密钥.
   const bytes = String.fromCharCode(...new TextEncoder().encode(key ?? ""));
   return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${bytes}` } : {}) };
 }
 
-/** How to tell why a question was refused. */
-async function refusal(response) {
+/** How to tell why these words were refused. */
+async function refusal(response, words) {
   const problem = await response.json().catch(() => ({}));
   const kind = problem.error?.type ?? "";
   const texts = t().problems;
   const seconds = Math.max(1, Number(response.headers.get("Retry-After")) || 3);
-  if (response.status === 401) return () => askForKey(sessionStorage.getItem(KEY) ? texts.badKey : texts.key);
+  if (response.status === 401) return () => askForKey(session.getItem(KEY) ? texts.badKey : texts.key);
   if (response.status === 429 || response.status === 503) {
     const text = response.status === 503 ? texts.starting : kind === "rate_limited" ? texts.rate_limited : texts.overloaded;
-    return () => countDown(seconds, text);
+    return () => countDown(seconds, text, words);
   }
   const text = response.status === 413 ? texts.too_long : texts[kind] ?? texts.other;
   return () => showProblem(text, problem.id, retry);
@@ -519,22 +529,27 @@ function showProblem(text, id = null, again = null) {
   $("#problem").scrollIntoView({ block: "nearest" });
 }
 
-function countDown(seconds, text) {
-  showProblem(text(seconds));
+/** Send the words again by themselves. Once the box holds others its button sends: half a sentence may say the opposite. */
+function countDown(seconds, text, words) {
+  showProblem(text);
   $("#problem").append(
     el("button", { type: "button", class: "quiet", onclick: retry }, t().problems.retry),
     el("button", { type: "button", class: "quiet", onclick: clearProblem }, t().problems.cancel));
-  state.timer = setInterval(() => {
+  const tick = () => {
+    const changed = $("#query").value !== words;
+    if (changed) clearInterval(state.timer);
+    else if (seconds <= 0) return retry();
+    $("#problem p").textContent = text + (changed ? t().problems.later : t().problems.soon(seconds));
     seconds -= 1;
-    if (seconds > 0) $("#problem p").textContent = text(seconds);
-    else retry();
-  }, 1000);
+  };
+  state.timer = setInterval(tick, 1000);
+  tick();
 }
 
 function askForKey(text) {
   showProblem(text);
   const input = el("input", { type: "password", id: "key", autocomplete: "off", required: true });
-  const submit = (event) => { event.preventDefault(); sessionStorage.setItem(KEY, input.value); retry(); };
+  const submit = (event) => { event.preventDefault(); session.setItem(KEY, input.value); retry(); };
   $("#problem").append(el("form", { onsubmit: submit }, el("label", { for: "key", class: "hidden-text" }, t().problems.keyLabel), input, el("button", { class: "quiet" }, t().problems.keySend)));
   input.focus();
 }
@@ -561,7 +576,7 @@ $("#stop").addEventListener("click", () => state.running?.abort());
 $("#order").addEventListener("change", (event) => setOrder(event.target.value));
 $("#lang").addEventListener("click", () => {
   state.lang = state.lang === "zh" ? "en" : "zh";
-  localStorage.setItem("lang", state.lang);
+  local.setItem("lang", state.lang);
   applyLanguage();
 });
 applyLanguage();
