@@ -189,8 +189,15 @@ _HOW_NOT = re.compile("能不$")
 _BACK = 200  # and before a span that is no mention
 
 
+_APOSTROPHES = str.maketrans("‘’", "''")
+
+
 def _aligned(text: str) -> str:
-    """Return the plain form, character for character: one that unfolds (℃ → °C) stays as it is."""
+    """Return the plain form, character for character: one that unfolds (℃ → °C) stays as it is.
+
+    The apostrophe of a phone is the plain one.
+    """
+    text = text.translate(_APOSTROPHES)
     plain, offsets = plain_form(text)
     if len(plain) == len(text):
         return plain
