@@ -289,6 +289,14 @@ def test_mentions_need_not_come_from_a_lexicon() -> None:
         ("我不头痛，嗯", "我不头痛，嗯", True, False),
         ("我不头痛，好啊", "我不头痛，好啊", False, False),
         ("", "", False, False),
+        ("My mother has a fever. I have a cough.", "I have a cough.", False, True),
+        ("No cough. Fever of 38.5 today. No rash.", "Fever of 38.5 today.", False, True),
+        (
+            "Something red comes out my bottom. No fever.",
+            "Something red comes out my bottom. No fever.",
+            False,
+            False,
+        ),
     ],
 )
 def test_clauses_that_only_deny_are_left_out_of_what_is_searched(

@@ -206,7 +206,8 @@ def _aligned(text: str) -> str:
     return "".join(twins.get(i, char) for i, char in enumerate(text))
 
 
-_CLAUSE = re.compile(r"[^，,。；;！!？?\n]*[，,。；;！!？?\n]*")
+# A clause, which a number's point does not end.
+_CLAUSE = re.compile(r"(?:[^，,。；;！!？?\n.]|\.(?=\d))*(?:[，,。；;！!？?\n]|\.(?!\d))*")
 
 
 def affirmed_text(text: str, found: Sequence[Finding]) -> str:
