@@ -191,10 +191,16 @@ def _contradictions(
     return pieces
 
 
+_SENTENCE = re.compile(r"[^。；;！!？?]*[。；;！!？?]?")
+_CLAUSE = re.compile(r"[^，,、。；;！!？?]+")
+# A sentence that begins with another disease is about that: 落枕是一觉醒来突然歪脖子、几天就好，不麻.
+_OF_OTHERS = re.compile(
+    r"\s*(?:[^，,、与和跟像比]{0,6}?(?:病|炎|癌|症|瘤|疮|感冒|落枕|突出)(?!程|史|情|人|因|症状)|如果|若)"
+)
+_UNLIKE = re.compile(r"与[^，,。；;]{0,40}不同|不像[^，,、。；;]{0,40}那样")  # says what the other is like
 # A clause about another disease (单纯中耳炎没有耳后肿) says nothing of this one; 与流感相比… does.
-_SENTENCE = re.compile(r"[^。;;!?]*[。;;!?]?")
 _OTHERS = re.compile(
-    r"(?<!相比)(?:病|炎|癌|症|瘤|感冒|者|型)(?!程|史|情|人|因|症状)|单纯|早期|初期|起初|少数|部分|有的|晚期|后期|若|如果|如|时(?=[^,,。]{0,4}[不无没])|先|再|以后|缓解期|间歇期|发作间|平时|静止|不发作|所致|引起|多见"
+    r"(?<!相比)(?:病|炎|癌|症|瘤|感冒|者|型)(?!程|史|情|人|因|症状)|单纯|早期|初期|起初|少数|部分|有的|晚期|后期|若|如果|如|时(?=[^，,。]{0,4}[不无没])|先|再|以后|缓解期|间歇期|发作间|平时|静止|不发作|所致|引起|多见"
 )
 
 
@@ -204,8 +210,12 @@ def _comes_without(description: str, lexicon: SymptomLexicon) -> tuple[Finding, 
     found = findings(description, lexicon)
     denied = []
     affirmed = {finding.term for finding in found if finding.status == "present"}
+    theirs = [unlike.span() for unlike in _UNLIKE.finditer(description)]
+    found = [f for f in found if not any(start <= f.start < end for start, end in theirs)]
     for sentence in _SENTENCE.finditer(description):
-        for clause in re.finditer(r"[^,,、。;;]+", sentence.group()):
+        if _OF_OTHERS.match(sentence.group()):
+            continue
+        for clause in _CLAUSE.finditer(sentence.group()):
             start, end = sentence.start() + clause.start(), sentence.start() + clause.end()
             if not _OTHERS.search(clause.group().partition("相比")[2] or clause.group()):
                 # A complaint alone (不痛) may be of a part that the sentence does not name.
