@@ -136,9 +136,14 @@ class Reading:
             end: After the last.
 
         Returns:
-            As if it were a mention. Looks back at most `_BACK` characters.
+            As if it were a mention; what is inside of a denied finding is denied. Looks back at most `_BACK`
+            characters.
         """
-        state = self._states[bisect.bisect_right(self._ends, start)]
+        i = bisect.bisect_right(self._ends, start)
+        around = self.findings[i] if i < len(self.findings) else None
+        if around and around.status == "absent" and around.start < start and end <= around.end:
+            return "absent"  # 没有呼气有烂苹果味
+        state = self._states[i]
         if start - state.end > _BACK:
             state = State(end=start - _BACK)
         context, _ = advance(self._plain, state, Mention("", start, end, opposite=False))
