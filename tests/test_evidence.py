@@ -56,6 +56,23 @@ def test_a_document_without_listed_symptoms_has_those_that_the_lexicon_finds(que
         assert source[piece["start"] : piece["end"]] == piece["text"]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("感冒\n患者发烧，发热三天，咳嗽", {"发热": "发烧", "咳嗽": "咳嗽"}),
+        ("A cold\nFever and a cough.", {"发热": "Fever", "咳嗽": "cough"}),
+        ("感冒\n一般没有发热，有咳嗽", {"咳嗽": "咳嗽"}),
+        ("感冒\n一般没有发热，有时发烧", {"发热": "发烧"}),
+    ],
+)
+def test_a_document_without_listed_symptoms_has_what_it_affirms_in_its_own_words(
+    content: str, words: dict[str, str]
+) -> None:
+    pieces = evidence(Document(page_content=content), "我发热咳嗽")
+    assert {p["term"]: p["text"] for p in pieces if p["field"] == "document"} == words
+    assert {p["status"] for p in pieces} == {"matched"}
+
+
 @settings(deadline=None)
 @given(
     st.sampled_from(TERMS),

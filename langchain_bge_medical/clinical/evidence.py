@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
-from langchain_bge_medical.clinical.polarity import Finding, findings
+from langchain_bge_medical.clinical.polarity import Finding, Reading, findings
 from langchain_bge_medical.knowledge_base import listed
 
 _QUOTES = 20  # of a symptom that is said again and again
@@ -83,7 +83,7 @@ def with_evidence(
 
     Args:
         documents: Not modified; their symptoms are those in `metadata["symptoms"]`, and where there are none,
-            what the lexicon finds in `page_content`.
+            what the lexicon finds in `page_content` and nothing there denies.
         query: The patient's words.
         lexicon: The terms to look for in the query.
         said: The findings in the query, if they are known.
@@ -102,10 +102,10 @@ def with_evidence(
     annotated = []
     for document in documents:
         symptoms = _symptoms(document, lexicon)
-        known = {term for term, _ in symptoms}
+        known = {term for term, _, _ in symptoms}
         # 头痛 speaks for 晨起头痛 only where the document has no plain 头痛 of its own.
         free = {term: found for term, found in by_term.items() if term not in known}
-        pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, by_term, free)]
+        pieces = [piece for symptom in symptoms for piece in _pieces(*symptom, document, query, by_term, free)]
         pieces += _contradictions(document, query, free, lexicon)
         metadata: dict[str, Any] = {**copy.deepcopy(document.metadata), "evidence": [p.model_dump() for p in pieces]}
         metadata.pop("patient_mismatch", None)
@@ -115,16 +115,16 @@ def with_evidence(
     return annotated
 
 
-def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int]]:
-    """Return the document's symptoms and where each begins in `page_content`; -1 where it is not there."""
+def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int, int]]:
+    """Return the document's symptoms and where each begins and ends in `page_content`; -1 where it is not there."""
     text = document.page_content
     terms = dict.fromkeys(listed(document.metadata, "symptoms"))
     if not terms:
-        first = {mention.term: mention.start for mention in reversed(lexicon.find(text))}
-        return sorted(
-            ((term, start) for term, start in first.items() if text.startswith(term, start)),
-            key=lambda s: s[1],
-        )
+        first: dict[str, Finding] = {}
+        for finding in Reading(text, lexicon.find(text)).findings:
+            if finding.status != "absent":
+                first.setdefault(finding.term, finding)
+        return [(term, finding.start, finding.end) for term, finding in first.items()]
     begins, name = {}, max(0, text.find("\n"))
     # The longest first, so that 头痛 is not found inside 晨起头痛; behind the name, unless it is only there.
     for term in sorted(terms, key=len, reverse=True):
@@ -132,12 +132,13 @@ def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, in
         begins[term] = start = start if start >= 0 else text.find(term)
         if start >= 0:
             text = text[:start] + "\0" * len(term) + text[start + len(term) :]
-    return [(term, begins[term]) for term in terms]
+    return [(term, begins[term], begins[term] + len(term)) for term in terms]
 
 
 def _pieces(
     term: str,
     start: int,
+    end: int,
     document: Document,
     query: str,
     said: Mapping[str, list[Finding]],
@@ -151,7 +152,7 @@ def _pieces(
     denied = [finding for finding in about if finding.status == "absent"]
     status: Status = "matched" if affirmed else "denied" if denied else "missing"
     words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)[:_QUOTES]]
-    return words if start < 0 else [*words, _in_document(document, start, start + len(term), status, term)]
+    return words if start < 0 else [*words, _in_document(document, start, end, status, term)]
 
 
 def _in_query(finding: Finding, query: str, status: Status, term: str) -> Evidence:
