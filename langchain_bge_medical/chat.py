@@ -10,15 +10,20 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 
+_END = r"[\s,，.。!！~～]*"
 _YES = re.compile(
-    r"(?:有|有的|有一?点|有啊|是|是的|对|对的|嗯|嗯嗯|会|yes|yeah|yep|i do|a (?:bit|little))[。.!!~]*", re.IGNORECASE
+    rf"(?:(?:有[的啊呀呢]?|有一?点|是[的啊]?|对[的啊]?|嗯|会的?|yes|yeah|yep|i do|i have|a (?:bit|little)){_END})+",
+    re.IGNORECASE,
 )
-_NO = re.compile(r"(?:没有|没|没有的|没有啊|无|不是|不会|不|否|no|nope|i don['’]?t|not really)[。.!!~]*", re.IGNORECASE)
-
-
+_NO = re.compile(
+    rf"(?:(?:没有?[的啊呀呢]?|无|不是的?|不会?|否|nope|no|i (?:don['’]?t|do not|haven['’]?t)|not really){_END})+",
+    re.IGNORECASE,
+)
 # How an answer ends that asks something back.
 _ASKS = ("再请问", "One more question: ")
-_ASKED = re.compile(r"再请问[::]\s*有没有(?P<zh>[^((??\n]+)|One more question: Do you have this: (?P<en>[^?\n]+)\?")
+_ASKED = re.compile(
+    r"(?:再请问[:：]\s*)?有没有(?P<zh>[^(（?？\n]+)|(?:One more question: )?Do you have this: (?P<en>[^?\n]+)\?"
+)
 
 
 def completed(reply: str, answer: str) -> str:
@@ -26,20 +31,21 @@ def completed(reply: str, answer: str) -> str:
 
     Args:
         reply: What the patient says: `没有`.
-        answer: What they were told before: `…再请问:有没有发热?…`.
+        answer: What they were told before: `…再请问:有没有发热?…`, or the question alone.
 
     Returns:
-        `没有发热`; `reply` itself if it is no bare yes or no, or nothing was asked.
+        `没有出现发热`; `reply` itself if it is no bare yes or no, or nothing was asked.
     """
     says = next((word for word, bare in (("yes", _YES), ("no", _NO)) if bare.fullmatch(reply.strip())), None)
     # Of a long answer only the last question is read: looking behind each of thousands to the end takes seconds.
     last = max(answer.rfind(asks) for asks in _ASKS) if says else -1
-    asked = _ASKED.match(answer, last) if last >= 0 else None
+    asked = _ASKED.match(answer, max(last, 0)) if says else None
     if asked is None:
         return reply
+    # 出现, since 没有 right before a symptom may be read as a part of it: 没有尿道口红肿 as 没有尿.
     if term := asked["zh"]:
-        return f"{'有' if says == 'yes' else '没有'}{term.strip()}"
-    return f"{'I have' if says == 'yes' else 'no'} {asked['en'].strip()}"
+        return f"{'出现' if says == 'yes' else '没有出现'}{term.strip()}"
+    return f"I {'have' if says == 'yes' else 'do not have'} {asked['en'].strip()}"
 
 
 class ChatSession:
@@ -57,14 +63,14 @@ class ChatSession:
         """Take an answer chain, as `build_answer_chain` makes it."""
         self._chain = chain
         self._history: list[BaseMessage] = []
-        self._asked: str | None = None  # the symptom that the last answer that was told to its end asks for
+        self._asked = ""  # the question of the last answer that was told to its end
         self.said: list[str] = []
         self.documents: list[Document] = []
         self.assessment: dict[str, Any] = {}
 
     def new(self) -> None:
         """Forget everything that was said."""
-        self._history, self._asked = [], None
+        self._history, self._asked = [], ""
         self.said, self.documents, self.assessment = [], [], {}
 
     def ask(self, sentence: str) -> Iterator[str]:
@@ -85,7 +91,7 @@ class ChatSession:
         if not sentence.strip():
             raise ValueError("there is nothing to answer: the sentence is blank")
         # Written down before the answer, so that nothing said is lost when the caller abandons it midway.
-        self.said.append(self._completed(sentence))
+        self.said.append(completed(sentence, self._asked))
         picture = "。".join(part.strip().rstrip("。.") for part in self.said)
         pieces: list[str] = []
         try:
@@ -104,14 +110,7 @@ class ChatSession:
             raise
         self._remember(sentence, pieces)
         question = self.assessment.get("next_question")
-        self._asked = question["term"] if question else None
-
-    def _completed(self, sentence: str) -> str:
-        if self._asked and _YES.fullmatch(sentence.strip()):
-            return f"有{self._asked}"
-        if self._asked and _NO.fullmatch(sentence.strip()):
-            return f"没有{self._asked}"
-        return sentence
+        self._asked = question["text"] if question else ""
 
     def _remember(self, sentence: str, pieces: list[str]) -> None:
         self._history += [HumanMessage(sentence), AIMessage("".join(pieces))]

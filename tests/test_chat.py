@@ -14,7 +14,12 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from langchain_bge_medical.chains import NOTICE, build_answer_chain
 from langchain_bge_medical.chat import ChatSession, completed
 from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon, default_lexicon
-from langchain_bge_medical.clinical.polarity import findings
+from langchain_bge_medical.clinical.mentions import mentions_of
+from langchain_bge_medical.clinical.next_question import _ask
+from langchain_bge_medical.clinical.polarity import Reading, findings
+from langchain_bge_medical.clinical.triage import default_red_flags
+from langchain_bge_medical.document_loaders import MedicalKBLoader
+from langchain_bge_medical.model_files import bundled_knowledge_base
 from langchain_bge_medical.retrievers import BM25Retriever
 from tests.linear import takes_linear_time
 
@@ -109,11 +114,18 @@ def test_the_pieces_are_never_empty_and_end_with_the_notice(documents: list[Docu
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        ("有", "有{}"),
-        ("有的。", "有{}"),
-        ("是", "有{}"),
-        ("没有", "没有{}"),
-        ("No", "没有{}"),
+        ("有", "出现{}"),
+        ("有的。", "出现{}"),
+        ("是", "出现{}"),
+        ("没有", "没有出现{}"),
+        ("No", "没有出现{}"),
+        ("没有！", "没有出现{}"),
+        ("没有呢", "没有出现{}"),
+        ("No, I don't.", "没有出现{}"),
+        ("有！", "出现{}"),
+        ("是的,有", "出现{}"),
+        ("Yes, I do.", "出现{}"),
+        ("没有,有三天了", "没有,有三天了"),
         ("没有胸痛", "没有胸痛"),
         ("有三天了", "有三天了"),
     ],
@@ -139,6 +151,30 @@ def test_a_bare_reply_is_read_with_the_question_that_an_answer_ends_in(
     assert [(f.term, f.status) for f in findings(sentence, default_lexicon())] == [(asked, said)]
     assert completed(reply, "多喝水。") == reply
     assert completed("有三天了", first["answer"]) == "有三天了"
+
+
+def test_a_bare_reply_to_a_question_is_read_as_it_is_meant_and_a_no_is_no_alarm() -> None:
+    lexicon, flags = default_lexicon(), default_red_flags()
+    documents = MedicalKBLoader(bundled_knowledge_base()).load()
+    terms = sorted({symptom for document in documents for symptom in document.metadata["symptoms"]})
+    # A part of some is a symptom of its own together with 有 or 没有: 没有尿, 没有表情, 没有痰.
+    hard = "尿道口红肿 胎动减少 脉搏偏慢 兴趣减退 表情呆板 晨勃减少 痰量增多 痰中带血 痰有臭味 呼气有烂苹果味"
+    for term in (*hard.split(), *terms[::25]):
+        question = f"再请问:{_ask(term, lexicon, 'zh')}"
+        yes, no = completed("有", question), completed("没有", question)
+        assert (term, "present") in [(f.term, f.status) for f in findings(yes, lexicon)], yes
+        reading = Reading(no, mentions_of(no, lexicon))
+        assert (term, "absent") in [(f.term, f.status) for f in reading.findings], no
+        assert all(f.status == "absent" for f in reading.findings), no
+        assert not flags.triage(no, reading=reading).reasons, no
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_session_says_for_a_bare_reply_what_the_service_says(lang: Lang, documents: list[Document]) -> None:
+    session = ChatSession(answer_chain(BM25Retriever(documents=documents), lang=lang))
+    answer = "".join(session.ask("发热"))
+    list(session.ask("no"))
+    assert session.said[-1] == completed("no", answer) != "no"
 
 
 def test_an_answer_that_asks_thousands_of_times_is_read_in_linear_time() -> None:
@@ -178,7 +214,7 @@ def test_a_bare_reply_answers_no_question_that_an_answer_did_not_get_to() -> Non
         for question in inputs:
             given.append(question["query"])
             term = ["发热", "咳嗽", "腹泻", "胸痛", "耳痛"][len(given) - 1]
-            yield {"documents": [], "assessment": {"next_question": {"term": term}}}
+            yield {"documents": [], "assessment": {"next_question": {"text": f"有没有{term}?"}}}
             yield {"answer": "可能是"}
             if fails:
                 raise ConnectionError
@@ -194,9 +230,9 @@ def test_a_bare_reply_answers_no_question_that_an_answer_did_not_get_to() -> Non
     next(abandoned)
     abandoned.close()  # type: ignore[attr-defined]  # it is a generator
     list(session.ask("没有"))
-    assert given == ["头痛", "头痛。没有发热", "头痛。鼻塞", "头痛。鼻塞。没有发热"]
+    assert given == ["头痛", "头痛。没有出现发热", "头痛。鼻塞", "头痛。鼻塞。没有出现发热"]
     list(session.ask("没有"))
-    assert given[-1].endswith("。没有胸痛")
+    assert given[-1].endswith("。没有出现胸痛")
 
 
 def test_what_is_said_is_in_no_log_record(documents: list[Document], caplog: pytest.LogCaptureFixture) -> None:

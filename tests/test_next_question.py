@@ -105,3 +105,29 @@ def test_a_more_specific_finding_answers_the_general_question() -> None:
     asked = next_question(documents, findings("高烧39度", LEXICON), LEXICON)
     assert asked is not None
     assert asked.term == "皮肤瘙痒"
+
+
+@pytest.mark.parametrize(
+    ("query", "special"),
+    [
+        ("没有发热", "高热"),
+        ("没有腹泻", "蛋花汤样便"),
+        ("没有失眠", "入睡困难"),
+        ("没有咳嗽", "痰量增多"),
+        ("没有头痛", "晨起头痛"),
+    ],
+)
+def test_who_denies_the_general_is_not_asked_for_the_special(query: str, special: str) -> None:
+    documents = [candidate("一", special, 1.0), candidate("二", "皮肤瘙痒", 1.0)]
+    assert {asked.term for asked in [next_question(documents, [], LEXICON)] if asked} == {special}
+    asked = next_question(documents, findings(query, LEXICON), LEXICON)
+    assert asked is not None
+    assert asked.term == "皮肤瘙痒"
+
+
+@pytest.mark.parametrize("query", ["我妈发热，我咳嗽", "去年发热，现在咳嗽", "没有高热，咳嗽"])
+def test_what_was_before_or_is_anothers_or_does_not_follow_is_asked(query: str) -> None:
+    documents = [candidate("一", "发热", 1.0), candidate("二", "咳嗽", 1.0)]
+    asked = next_question(documents, findings(query, LEXICON), LEXICON)
+    assert asked is not None
+    assert asked.term == "发热"

@@ -289,6 +289,14 @@ def test_mentions_need_not_come_from_a_lexicon() -> None:
         ("我不头痛，嗯", "我不头痛，嗯", True, False),
         ("我不头痛，好啊", "我不头痛，好啊", False, False),
         ("", "", False, False),
+        ("My mother has a fever. I have a cough.", "I have a cough.", False, True),
+        ("No cough. Fever of 38.5 today. No rash.", "Fever of 38.5 today.", False, True),
+        (
+            "Something red comes out my bottom. No fever.",
+            "Something red comes out my bottom. No fever.",
+            False,
+            False,
+        ),
     ],
 )
 def test_clauses_that_only_deny_are_left_out_of_what_is_searched(
@@ -302,6 +310,30 @@ def test_clauses_that_only_deny_are_left_out_of_what_is_searched(
 def test_every_development_sentence_that_was_read_right_still_is(name: str) -> None:
     known = json.loads(MISREAD.read_text("utf-8"))[name]
     assert misread(name) == known, "worse? mend it. Better? python -m tests.readings"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Any chest pain? haven't had any", ["absent"]),
+        ("My father had chest pains and died of it, so I ain't taking chances", ["family"]),
+        ("Chest pain, dizziness - none of these", ["absent", "absent"]),
+    ],
+)
+def test_english_is_read_alike_as_phones_and_people_write_it(text: str, expected: list[str]) -> None:
+    curly = text.replace("'", "’").replace(" - ", " — ")
+    for written in (text, curly, f"{curly} 😊", f"“{curly}”"):
+        found = findings(written, LEXICON)
+        assert [f.status for f in found] == expected
+        assert [f.term for f in found] == [f.term for f in findings(text, LEXICON)]
+
+
+def test_an_or_carries_a_denial_on_to_what_somebody_cannot_do() -> None:
+    assert said("I don't have chest pain or trouble breathing") == {
+        "chest pain": "absent",
+        "trouble breathing": "absent",
+    }
+    assert said("no fever, trouble breathing") == {"fever": "absent", "trouble breathing": "present"}
 
 
 # Of the training corpus' complaints: words of denial beside a finding that do not deny it, and some that do.

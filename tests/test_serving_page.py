@@ -192,9 +192,9 @@ def test_what_is_added_refines_the_picture_also_by_the_next_question(page: Page)
     expect(page.locator("#next small")).to_contain_text("更像")
     assert symptom is not None
     page.locator("#next").get_by_role("button", name="没有").click()
-    expect(page.locator("#words")).to_contain_text(f"没有{symptom[1]}")
+    expect(page.locator("#words")).to_contain_text(f"没有出现{symptom[1]}")
     answered(page)
-    assert page.locator("#said li").all_text_contents() == ["发热三天", f"没有{symptom[1]}"]
+    assert page.locator("#said li").all_text_contents() == ["发热三天", f"没有出现{symptom[1]}"]
     page.get_by_role("button", name="重新开始").click()
     expect(page.locator("#results")).to_be_hidden()
     expect(page.get_by_role("textbox")).to_be_focused()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_bge_medical.clinical.demographics import Patient, mismatch, patient_of
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon, default_lexicon
-from langchain_bge_medical.clinical.polarity import Finding, findings
+from langchain_bge_medical.clinical.polarity import Finding, Reading, findings
 from langchain_bge_medical.knowledge_base import copied, listed
 
 _QUOTES = 20  # of a symptom that is said again and again
@@ -82,7 +82,7 @@ def with_evidence(
 
     Args:
         documents: Not modified; their symptoms are those in `metadata["symptoms"]`, and where there are none,
-            what the lexicon finds in `page_content`.
+            what the lexicon finds in `page_content` and nothing there denies.
         query: The patient's words.
         lexicon: The terms to look for in the query.
         said: The findings in the query, if they are known.
@@ -101,10 +101,10 @@ def with_evidence(
     annotated = []
     for document in documents:
         symptoms = _symptoms(document, lexicon)
-        known = {term for term, _ in symptoms}
+        known = {term for term, _, _ in symptoms}
         # 头痛 speaks for 晨起头痛 only where the document has no plain 头痛 of its own.
         free = {term: found for term, found in by_term.items() if term not in known}
-        pieces = [piece for term, start in symptoms for piece in _pieces(term, start, document, query, by_term, free)]
+        pieces = [piece for symptom in symptoms for piece in _pieces(*symptom, document, query, by_term, free)]
         pieces += _contradictions(document, query, free, lexicon)
         metadata: dict[str, Any] = {**copied(document.metadata), "evidence": [p.model_dump() for p in pieces]}
         metadata.pop("patient_mismatch", None)
@@ -114,16 +114,16 @@ def with_evidence(
     return annotated
 
 
-def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int]]:
-    """Return the document's symptoms and where each begins in `page_content`; -1 where it is not there."""
+def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, int, int]]:
+    """Return the document's symptoms and where each begins and ends in `page_content`; -1 where it is not there."""
     text = document.page_content
     terms = dict.fromkeys(listed(document.metadata, "symptoms"))
     if not terms:
-        first = {mention.term: mention.start for mention in reversed(lexicon.find(text))}
-        return sorted(
-            ((term, start) for term, start in first.items() if text.startswith(term, start)),
-            key=lambda s: s[1],
-        )
+        first: dict[str, Finding] = {}
+        for finding in Reading(text, lexicon.find(text)).findings:
+            if finding.status != "absent":
+                first.setdefault(finding.term, finding)
+        return [(term, finding.start, finding.end) for term, finding in first.items()]
     begins, name = {}, max(0, text.find("\n"))
     # The longest first, so that 头痛 is not found inside 晨起头痛; behind the name, unless it is only there.
     for term in sorted(terms, key=len, reverse=True):
@@ -131,12 +131,13 @@ def _symptoms(document: Document, lexicon: SymptomLexicon) -> list[tuple[str, in
         begins[term] = start = start if start >= 0 else text.find(term)
         if start >= 0:
             text = text[:start] + "\0" * len(term) + text[start + len(term) :]
-    return [(term, begins[term]) for term in terms]
+    return [(term, begins[term], begins[term] + len(term)) for term in terms]
 
 
 def _pieces(
     term: str,
     start: int,
+    end: int,
     document: Document,
     query: str,
     said: Mapping[str, list[Finding]],
@@ -150,7 +151,7 @@ def _pieces(
     denied = [finding for finding in about if finding.status == "absent"]
     status: Status = "matched" if affirmed else "denied" if denied else "missing"
     words = [_in_query(finding, query, status, term) for finding in (affirmed or denied)[:_QUOTES]]
-    return words if start < 0 else [*words, _in_document(document, start, start + len(term), status, term)]
+    return words if start < 0 else [*words, _in_document(document, start, end, status, term)]
 
 
 def _in_query(finding: Finding, query: str, status: Status, term: str) -> Evidence:
@@ -190,10 +191,16 @@ def _contradictions(
     return pieces
 
 
+_SENTENCE = re.compile(r"[^。；;！!？?]*[。；;！!？?]?")
+_CLAUSE = re.compile(r"[^，,、。；;！!？?]+")
+# A sentence that begins with another disease is about that: 落枕是一觉醒来突然歪脖子、几天就好，不麻.
+_OF_OTHERS = re.compile(
+    r"\s*(?:[^，,、与和跟像比]{0,6}?(?:病|炎|癌|症|瘤|疮|感冒|落枕|突出)(?!程|史|情|人|因|症状)|如果|若)"
+)
+_UNLIKE = re.compile(r"与[^，,。；;]{0,40}不同|不像[^，,、。；;]{0,40}那样")  # says what the other is like
 # A clause about another disease (单纯中耳炎没有耳后肿) says nothing of this one; 与流感相比… does.
-_SENTENCE = re.compile(r"[^。;;!?]*[。;;!?]?")
 _OTHERS = re.compile(
-    r"(?<!相比)(?:病|炎|癌|症|瘤|感冒|者|型)(?!程|史|情|人|因|症状)|单纯|早期|初期|起初|少数|部分|有的|晚期|后期|若|如果|如|时(?=[^,,。]{0,4}[不无没])|先|再|以后|缓解期|间歇期|发作间|平时|静止|不发作|所致|引起|多见"
+    r"(?<!相比)(?:病|炎|癌|症|瘤|感冒|者|型)(?!程|史|情|人|因|症状)|单纯|早期|初期|起初|少数|部分|有的|晚期|后期|若|如果|如|时(?=[^，,。]{0,4}[不无没])|先|再|以后|缓解期|间歇期|发作间|平时|静止|不发作|所致|引起|多见"
 )
 
 
@@ -203,8 +210,12 @@ def _comes_without(description: str, lexicon: SymptomLexicon) -> tuple[Finding, 
     found = findings(description, lexicon)
     denied = []
     affirmed = {finding.term for finding in found if finding.status == "present"}
+    theirs = [unlike.span() for unlike in _UNLIKE.finditer(description)]
+    found = [f for f in found if not any(start <= f.start < end for start, end in theirs)]
     for sentence in _SENTENCE.finditer(description):
-        for clause in re.finditer(r"[^,,、。;;]+", sentence.group()):
+        if _OF_OTHERS.match(sentence.group()):
+            continue
+        for clause in _CLAUSE.finditer(sentence.group()):
             start, end = sentence.start() + clause.start(), sentence.start() + clause.end()
             if not _OTHERS.search(clause.group().partition("相比")[2] or clause.group()):
                 # A complaint alone (不痛) may be of a part that the sentence does not name.

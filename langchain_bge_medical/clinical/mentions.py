@@ -773,7 +773,7 @@ def _descriptions(masked: str, chosen: list[Mention]) -> list[Mention]:
         i = bisect.bisect_right(ends, start)
         if (i < len(spoken) and spoken[i].start < end) or end - start > _LONGEST_STRETCH:
             continue
-        latin = clause.group().isascii()
+        latin = not _HAN.search(clause.group())
         match = (_DESCRIPTIONS_EN if latin else _DESCRIPTIONS).search(masked, start, end)
         if match is None and spoken and not _DENIED_IN.search(clause.group()):
             match = (_SITE_SAID_EN if latin else _SITE_SAID).search(masked, start, end)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from langchain_bge_medical.answer_guard import unfit
 from langchain_bge_medical.clinical.lexicon import Lang, SymptomLexicon
-from langchain_bge_medical.clinical.polarity import Finding
+from langchain_bge_medical.clinical.polarity import AFFIRMED, Finding
 from langchain_bge_medical.knowledge_base import listed
 
 # How likely a patient is to say yes: to a disease's first symptom, less with each place, and to one it does not list.
@@ -43,7 +43,7 @@ def next_question(
 
     Args:
         documents: Candidates, best first, as the reranker returns them; those with `symptoms` count.
-        said: What is known; it is not asked again.
+        said: What is known; it is not asked again. What the patient had before or tells of others is not known.
         lexicon: Everyday words for the question.
         lang: Its language.
 
@@ -56,11 +56,12 @@ def next_question(
     names = [str(d.metadata.get("disease") or d.page_content.partition("\n")[0]) for d in candidates]
     lists = [listed(d.metadata, "symptoms") for d in candidates]
     chances = _softmax([_strength(document, place) for place, document in enumerate(candidates)])
-    known = {finding.term for finding in said}
+    affirmed = {finding.term for finding in said if finding.status in AFFIRMED}
+    denied = {finding.term for finding in said if finding.status == "absent"} - affirmed
     before = _entropy(chances)
     best: tuple[float, str, list[float]] | None = None
     for term in dict.fromkeys(symptom for symptoms in lists for symptom in symptoms):
-        if _is_known(term, known) or any(word in term for word in _EXAMINED) or unfit(term):
+        if _is_known(term, affirmed, denied) or any(word in term for word in _EXAMINED) or unfit(term):
             continue
         yes = [_chance_of_yes(term, symptoms) for symptoms in lists]
         p_yes = sum(c * y for c, y in zip(chances, yes, strict=True))
@@ -110,7 +111,7 @@ def _chance_of_yes(term: str, symptoms: Sequence[str]) -> float:
 # What a more specific finding says along with itself: who has 高热 is not asked for 发热.
 _IMPLIED_BY = {
     "发热": ("高热", "低热", "持续高热", "午后低热", "周期性寒战高热"),
-    "咳嗽": ("干咳", "咳痰", "黄脓痰", "白色黏痰", "痰中带血", "脓臭痰", "铁锈色痰"),
+    "咳嗽": ("干咳", "咳痰", "黄脓痰", "白色黏痰", "痰中带血", "脓臭痰", "铁锈色痰", "痰量增多"),
     "咳痰": ("黄脓痰", "白色黏痰", "痰中带血", "脓臭痰", "铁锈色痰", "痰量增多"),
     "呼吸困难": ("端坐呼吸", "活动后气短", "呼吸急促", "喘息", "夜间阵发性呼吸困难"),
     "腹泻": ("水样便", "米泔水样便", "蛋花汤样便", "脓血便"),
@@ -124,10 +125,13 @@ _IMPLIED_BY = {
 }
 
 
-def _is_known(term: str, known: set[str]) -> bool:
-    if not known.isdisjoint(_IMPLIED_BY.get(term, ())):
+def _is_known(term: str, affirmed: set[str], denied: set[str]) -> bool:
+    """Return whether the answer follows: who has 高热 has 发热, and who has no 发热 has no 高热."""
+    if term in affirmed or term in denied or not affirmed.isdisjoint(_IMPLIED_BY.get(term, ())):
         return True
-    return term in known or any(len(other) > 1 and (term.endswith(other) or other.endswith(term)) for other in known)
+    if any(len(other) > 1 and (term.endswith(other) or other.endswith(term)) for other in affirmed):
+        return True
+    return any((len(other) > 1 and term.endswith(other)) or term in _IMPLIED_BY.get(other, ()) for other in denied)
 
 
 def _ask(term: str, lexicon: SymptomLexicon, lang: Lang) -> str:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 Scorer = Callable[[list[tuple[str, str]]], Sequence[float]]
 """Pairs of query and document → scores or logits, as `BGECrossEncoder.logits`."""
 
-_CLAUSE = re.compile(r"[^，,。；;、！!？?\n]+")
+_CLAUSE = re.compile(r"(?:[^，,。；;、！!？?\n.]|\.(?=\d))+")  # which a number's point does not end
 _COMMAS = "，,、；; \t\r\n\u00a0\u3000"
-_PUNCTUATION = _COMMAS + "。！!？?"
+_PUNCTUATION = _COMMAS + "。.！!？?"
 _SHORTEST = 2  # characters of a clause worth leaving out
 
 

@@ -136,9 +136,14 @@ class Reading:
             end: After the last.
 
         Returns:
-            As if it were a mention. Looks back at most `_BACK` characters.
+            As if it were a mention; what is inside of a denied finding is denied. Looks back at most `_BACK`
+            characters.
         """
-        state = self._states[bisect.bisect_right(self._ends, start)]
+        i = bisect.bisect_right(self._ends, start)
+        around = self.findings[i] if i < len(self.findings) else None
+        if around and around.status == "absent" and around.start < start and end <= around.end:
+            return "absent"  # 没有呼气有烂苹果味
+        state = self._states[i]
         if start - state.end > _BACK:
             state = State(end=start - _BACK)
         context, _ = advance(self._plain, state, Mention("", start, end, opposite=False))
@@ -189,8 +194,15 @@ _HOW_NOT = re.compile("能不$")
 _BACK = 200  # and before a span that is no mention
 
 
+_APOSTROPHES = str.maketrans("‘’", "''")
+
+
 def _aligned(text: str) -> str:
-    """Return the plain form, character for character: one that unfolds (℃ → °C) stays as it is."""
+    """Return the plain form, character for character: one that unfolds (℃ → °C) stays as it is.
+
+    The apostrophe of a phone is the plain one.
+    """
+    text = text.translate(_APOSTROPHES)
     plain, offsets = plain_form(text)
     if len(plain) == len(text):
         return plain
@@ -199,7 +211,8 @@ def _aligned(text: str) -> str:
     return "".join(twins.get(i, char) for i, char in enumerate(text))
 
 
-_CLAUSE = re.compile(r"[^，,。；;！!？?\n]*[，,。；;！!？?\n]*")
+# A clause, which a number's point does not end.
+_CLAUSE = re.compile(r"(?:[^，,。；;！!？?\n.]|\.(?=\d))*(?:[，,。；;！!？?\n]|\.(?!\d))*")
 
 
 def affirmed_text(text: str, found: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ from langchain_bge_medical.clinical.context.words import (
     AFTER,
     AGO,
     BODY,
+    HAN,
     NEAR,
     NUMBER,
     REST,
@@ -207,7 +208,7 @@ def told_after(plain: str, start: int, end: int, following: int) -> Status | Non
     if stop > following:
         return "absent" if _denied_each(plain, end, following) else None
     words = plain[end:stop]
-    if words.isascii():
+    if not HAN.search(words):
         words = words.rstrip()
     if _is_unclear(plain, said_of, words, stop):
         return "possible"

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from langchain_bge_medical.clinical.context.whose import told_of
-from langchain_bge_medical.clinical.context.words import AGO, SAYS_NOTHING, UNSEEING, last_end
+from langchain_bge_medical.clinical.context.words import AGO, HAN, SAYS_NOTHING, UNSEEING, last_end
 from langchain_bge_medical.clinical.lexicon import Mention
 
 # What ends the reach of every word before it.
@@ -132,6 +132,7 @@ _ENDS = re.compile("(?<![没不])(?P<how>[消退止])(?:住|下去)?[了咗]?$")
 _ENDED = {"消": "肿腫", "退": "烧燒热熱黄黃", "止": "血痛疼泻瀉咳痒癢"}
 _LIE = re.compile(r"(?:那|都|才)?是?(?:假|骗)")  # 说不疼那是假的
 _CANNOT = re.compile(r"(?:can['’]?t|cannot|couldn['’]?t|won['’]?t|unable|trouble|hard to)\b")
+_OR = re.compile(r"[,\s]*\bn?or\b(?: any)?\s*")
 _AT_TIME = re.compile("夜里|夜间|半夜|晚上|白天|早上|早晨|清早|下午|中午")  # 白天不咳夜里咳
 _NOW_INSIDE = re.compile("现在|如今|这两天|最近")
 # Chinese characters from a denial or a guess, and from a word of the past, to what it is said of. Beyond them, hardly
@@ -206,7 +207,8 @@ def advance(plain: str, state: State, mention: Mention) -> tuple[Context, State]
     heard = _heard(between)
     denies = (ends is not None and plain[mention.start] in _ENDED[ends["how"]]) or _reaches(DENYING, heard, _REACH)
     denies = denies and not told.startswith("又") and not _FEW.match(plain, mention.start - 1)
-    if not denies and _CANNOT.match(plain, mention.start):  # no phlegm, can't sleep
+    # no phlegm, can't sleep; but no phlegm or trouble breathing
+    if not denies and _CANNOT.match(plain, mention.start) and not _OR.fullmatch(between):
         context = Context(when=context.when)
     if mention.opposite and denies:  # 不红不肿: only a denial right before 不肿 denies it
         denies = bool(_RIGHT_BEFORE.search(heard))
@@ -256,7 +258,7 @@ def _reaches(pattern: re.Pattern[str], words: str, reach: int) -> bool:
     """Return whether the last match is followed by at most so many characters, a list left out, or by English only."""
     end = last_end(pattern, words)
     rest = words[max(end, words.rfind("、") + 1) :]
-    return end > 0 and (rest.isascii() or len(rest) <= reach)
+    return end > 0 and (len(rest) <= reach or not HAN.search(rest))
 
 
 def _when(words: str) -> str | None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from langchain_bge_medical.clinical.context.finding import Finding, Status
+from langchain_bge_medical.clinical.context.words import HAN
 
 _SENTENCE = re.compile(r"(?:[^.;!?。；！？\n]|\.(?=\d))+")
-_CLAUSE_STOP = re.compile(r"[,:]| - ")
+_CLAUSE_STOP = re.compile(r"[,:—]| [-–] ")
 # Characters and findings of a sentence that is read as a whole; more are a list, of which the words beside them tell.
 _LONGEST, _LISTED = 300, 8
 _LONGEST_QUESTION = 48  # characters from a finding to its question mark
@@ -209,7 +210,7 @@ def _in_english(plain: str, found: Sequence[Finding]) -> Iterator[tuple[int, re.
     for sentence in _SENTENCE.finditer(plain):
         a, b = sentence.span()
         first, last = bisect.bisect_left(starts, a), bisect.bisect_left(starts, b)
-        read = b - a < _LONGEST and last - first <= _LISTED and sentence.group().isascii()
+        read = b - a < _LONGEST and last - first <= _LISTED and not HAN.search(sentence.group())
         yield from ((i, sentence) for i in range(first, last) if read and found[i].end <= b)
 
 

@@ -25,6 +25,7 @@ EARLIER = re.compile(
 )
 # A clause, which a number's point does not end.
 REST = re.compile(r"(?:[^，,。；;!！?？\n….]|\.(?=\d))*")
+HAN = re.compile("[\u3400-\u9fff]")
 BODY = re.compile("[胳膀手头脑脸眼耳鼻嘴舌牙喉嗓脖颈肩臂肘腕手指胸乳心肋背腰胃腹肚臀肛腿膝踝脚趾]")
 UNSURE = (
     r"(?:不知道|不晓得|不太?清楚|不[敢能太]?(?:肯定|确定)|不太确定|说不清楚?|说不准|说不好|拿不准|吃不准|搞不清楚?"
