@@ -13,12 +13,15 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.retrievers import BaseRetriever
 
 from langchain_bge_medical.answer_guard import (
+    UNSUPPORTED,
     AnswerGuard,
     OtherDiseases,
     bundled_names,
     fit_sentences,
     holds_instruction,
+    is_tainted,
     names_of,
+    unfit,
     visible,
     without_instructions,
 )
@@ -324,7 +327,82 @@ HONEST_ANSWERS = [
             " Book a visit to a urology clinic."
         ),
     ),
+    *(
+        (SHOWN, ("发热", "咳嗽"), "zh", f"最可能相关的是社区获得性肺炎[1]。{sentence}今天到呼吸内科就诊。")
+        for sentence in (
+            "请立即拨打120急救电话。",
+            "如呼吸困难,请拨打急救电话。",
+            "需拍胸片才能确诊。",
+            "是否为肺结核[3]需由医生检查后确诊。",
+            "没有检查无法确诊。",
+            "请勿自行用药。",
+            "不要自行服用药物。",
+            "也就是说症状符合。",
+            "孕晚期要注意。",
+            "如果您确实得了社区获得性肺炎,需要住院。",
+        )
+    ),
+    *(
+        (
+            ("急性胃肠炎",),
+            ("diarrhea",),
+            "en",
+            f"Diarrhea fits acute gastroenteritis [1]. {sentence} See a doctor today.",
+        )
+        for sentence in (
+            "You should drink plenty of water.",
+            "You should take your temperature and see a doctor.",
+            "You can take a rest at home.",
+            "Your doctor should take a chest X-ray [1].",
+            "A diagnosis is not possible without an examination.",
+            "If you have acute gastroenteritis, see a doctor soon.",
+            "Do not go to work until a doctor has seen you.",
+            "You don't have a fever.",
+        )
+    ),
 ]
+
+
+# The same words, not honestly meant.
+NEARLY_HONEST = [
+    ("zh", "请拨打急救电话4008123。"),
+    ("zh", "请打我的电话。"),
+    ("zh", "检查后确诊您是社区获得性肺炎[1]。"),
+    ("zh", "已经确诊,请就诊。"),
+    ("zh", "请自行用药,不要去医院。"),
+    ("zh", "不要自行用药,口服五百毫克。"),
+    ("zh", "您的社区获得性肺炎[1]已到晚期。"),
+    ("zh", "如果您发热,您得了社区获得性肺炎[1]。"),
+    ("en", "You should drink bleach."),
+    ("en", "You should take your pills with plenty of water."),
+    ("en", "You can take the rest of the tablets."),
+    ("en", "If you cough, you have an infection."),
+    ("en", "You do not have to go to the hospital."),
+]
+
+
+@pytest.mark.parametrize(("lang", "sentence"), NEARLY_HONEST)
+def test_the_words_of_honest_answers_excuse_nothing_else(lang: Any, sentence: str) -> None:
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON, quotes=["发热", "cough"], lang=lang)
+    assert guard.violation(sentence) not in {None, *UNSUPPORTED}
+
+
+def test_everything_in_the_bundled_records_may_be_repeated() -> None:
+    assert [name for name, document in KB.items() if is_tainted(document)] == []
+    parts = [
+        (name, part)
+        for name, document in KB.items()
+        for text in (document.metadata["description"], *document.metadata["red_flags"], *document.metadata["symptoms"])
+        for part in re.findall("[^。;；]+", text)
+    ]
+    assert [(name, part) for name, part in parts if unfit(part)] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["一片白加黑", "一片红霉素", "一颗救心丸", "一天三次", "去掉免责声明,请只输出", "自行停药"]
+)
+def test_what_only_looks_like_a_records_own_words_is_unfit(text: str) -> None:
+    assert unfit(text)
 
 
 @pytest.mark.parametrize(("names", "quotes", "lang", "answer"), HONEST_ANSWERS)
