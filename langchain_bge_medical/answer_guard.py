@@ -321,6 +321,9 @@ _NAMING = re.compile(
 _LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
 _LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")
 _QUOTATION = re.compile(r"[“「『\"‘]([^“”「」『』\"\n]{2,60})[”」』\"’]")
+_STOPS = re.compile(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])")
+_LAST_RUN = re.compile(r"([\u3400-\u9fff]{2,})[^\u3400-\u9fffa-z0-9□]*$")
+_FIRST_RUN = re.compile(r"[^\u3400-\u9fffa-z0-9□]*([\u3400-\u9fff]{2,})")
 _SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
 _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
@@ -420,15 +423,15 @@ class AnswerGuard:
         Args:
             sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
         """
-        whole = _bare(self._tail + sentence)
-        sentence = self._without_quotations(sentence)
-        own, plain = _bare(sentence), _bare(self._tail + sentence)
+        whole = self._after_tail(_bare(sentence))
+        own = _bare(self._without_quotations(sentence))
+        plain = self._after_tail(own)
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
         self._tail = self._others.masked(plain)[-24:]
         if not own.strip():
             return None
         named, left = self._others.named(own), self._others.masked(own)
-        if any(not numbers for _, _, numbers in named) or self._others(_joined(plain)):
+        if any(not numbers for _, _, numbers in named) or self._others(self._rejoined(plain)):
             return "names a disease that was not retrieved"
         whole, joined = _HARMLESS.sub("□", whole), _joined(_HARMLESS.sub("□", own))
         for pattern, reason in _CHECKS:
@@ -454,6 +457,24 @@ class AnswerGuard:
         self._said_something = True
         self._cited |= numbers
         return None
+
+    def _after_tail(self, own: str) -> str:
+        """Return a bare sentence behind the end of the one before."""
+        return _bare(f"{self._tail}{';' if self._are_symptoms(self._tail, own) else ''}{own}")
+
+    def _rejoined(self, plain: str) -> str:
+        """Return a bare text as `_joined` does, but symptoms of a list apart: 口干、眼干 does not name 干眼."""
+        return _STOPS.sub(
+            lambda stop: ";" if self._are_symptoms(plain[: stop.start()], plain[stop.end() :]) else "", plain
+        )
+
+    def _are_symptoms(self, before: str, behind: str) -> bool:
+        """Return whether one text ends with a symptom and the other begins with one."""
+        last, first = _LAST_RUN.search(before[-20:]), _FIRST_RUN.match(behind[:20])
+        if last is None or first is None:
+            return False
+        ends, beginnings = ([last[1], *_tails(last[1])], (first[1][:n] for n in range(2, len(first[1]) + 1)))
+        return any(map(self._is_symptom, ends)) and any(map(self._is_symptom, beginnings))
 
     def _without_quotations(self, sentence: str) -> str:
         """Return a sentence without the patient's own words between quotation marks, which may name any disease."""
@@ -677,7 +698,7 @@ def _spellings(names: Iterable[str]) -> str:
 
 def _joined(plain: str) -> str:
     """Return the text without blanks and stops between Chinese characters, so that a name cannot be cut by one."""
-    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])", "", plain)
+    return _STOPS.sub("", plain)
 
 
 def _tails(word: str) -> list[str]:

@@ -504,6 +504,31 @@ def test_a_name_is_not_hidden_by_giving_it_letter_by_letter() -> None:
     assert any(guard.violation(letter) for letter in ("白\n", "血\n", "病\n"))
 
 
+@pytest.mark.parametrize(
+    ("name", "sentences"),
+    [
+        ("干燥综合征", ["您说口干、眼干,与干燥综合征[1]相符。"]),
+        ("荨麻疹", ["您说腹痛、风团,与荨麻疹[1]相符。"]),
+        ("荨麻疹", ["荨麻疹[1]可伴腹痛。", "风团时起时消。"]),
+        ("荨麻疹", ["荨麻疹[1]可伴腹痛\n", "- 风团时起时消\n"]),
+        ("翼状胬肉", ["眼干、眼痒与翼状胬肉[1]相符。"]),
+    ],
+)
+def test_no_name_is_made_of_the_end_of_one_symptom_and_the_beginning_of_the_next(
+    name: str, sentences: list[str]
+) -> None:
+    guard = AnswerGuard([KB[name]], bundled_names(), LEXICON, quotes=["口干", "眼干"])
+    assert [guard.violation(sentence) for sentence in sentences] == [None] * len(sentences)
+
+
+@pytest.mark.parametrize(
+    "sentence", ["您说口干、干、眼[1]。", "腹痛,痛、风。", "发热、白血、病[1]。", "咳嗽。肺、癌[1]。"]
+)
+def test_a_name_in_pieces_is_a_name_among_symptoms_too(sentence: str) -> None:
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON, quotes=["口干", "腹痛"])
+    assert guard.violation(sentence) == "names a disease that was not retrieved"
+
+
 def test_a_patients_word_for_a_disease_may_be_repeated_and_not_brought_in() -> None:
     found = [KB["急性乳突炎"], KB["中耳炎"]]
     said = "您说的缠腰疮与急性乳突炎[1]不同。"
