@@ -324,6 +324,13 @@ _QUOTATION = re.compile(r"[“「『\"‘]([^“”「」『』\"\n]{2,60})[”�
 _STOPS = re.compile(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])")
 _LAST_RUN = re.compile(r"([\u3400-\u9fff]{2,})[^\u3400-\u9fffa-z0-9□]*$")
 _FIRST_RUN = re.compile(r"[^\u3400-\u9fffa-z0-9□]*([\u3400-\u9fff]{2,})")
+_CLAUSES = re.compile(r"[^,。;!\n]+")
+# Where such a word is, a number may be of a drug, or of one that is asked for.
+_TAKING = re.compile(
+    r"[吃服喝用含药针贴敷打]|可以|行|够|好|吗|\?|毫克|毫升|克|单位"
+    r"|\b(?:tak(?:e|es|en|ing)|took|us(?:e|es|ed|ing)|swallow\w*|drink\w*|give\w*|pills?|tablets?|drops?|doses?|can|may"
+    r"|should|enough|m\s?[gl]|mcg|iu|units?)\b"
+)
 _SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
 _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
@@ -406,8 +413,10 @@ class AnswerGuard:
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
         own = (name for document in documents for name in names_of(document))
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
+        quotes = list(quotes)
         self._said = _bare("\n".join(quotes))
         self._query = _bare(query)
+        self._counts = _counts(self._query, [bare for quote in quotes if (bare := _bare(quote).strip())])
         self._read = f"{self._records}\n{self._said}"
         self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
         self._vocabulary = _latin_words(f"{_WORDS} {self._read}")
@@ -433,7 +442,8 @@ class AnswerGuard:
         named, left = self._others.named(own), self._others.masked(own)
         if any(not numbers for _, _, numbers in named) or self._others(self._rejoined(plain)):
             return "names a disease that was not retrieved"
-        whole, joined = _HARMLESS.sub("□", whole), _joined(_HARMLESS.sub("□", own))
+        whole = self._without_counts(_HARMLESS.sub("□", whole))
+        joined = self._without_counts(_joined(_HARMLESS.sub("□", own)))
         for pattern, reason in _CHECKS:
             if _found(pattern, whole) or pattern.search(joined):
                 return reason
@@ -457,6 +467,13 @@ class AnswerGuard:
         self._said_something = True
         self._cited |= numbers
         return None
+
+    def _without_counts(self, plain: str) -> str:
+        """Return a bare text without what the patient has counted, where nobody is told to take anything."""
+        if not _TAKING.search(plain):
+            for told in self._counts:
+                plain = plain.replace(told, "□")
+        return plain
 
     def _after_tail(self, own: str) -> str:
         """Return a bare sentence behind the end of the one before."""
@@ -569,6 +586,17 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),
 )
+
+
+def _counts(query: str, symptoms: Sequence[str]) -> frozenset[str]:
+    """Return how often and how many symptoms there are, as a bare query says it, with a little around: 每天5次水样."""
+    told = set()
+    for clause in _CLAUSES.findall(query):
+        if not _TAKING.search(clause) and any(symptom in clause for symptom in symptoms):
+            for match in _DOSE.finditer(clause):
+                behind = clause[match.end() : match.end() + 2]
+                told.add(match.group() + behind if behind.strip() else clause[: match.end()][-20:].strip())
+    return frozenset(told)
 
 
 def _citations(plain: str) -> list[tuple[int, str, set[int]]]:

@@ -27,6 +27,7 @@ from langchain_bge_medical.answer_guard import (
 )
 from langchain_bge_medical.chains import NOTICE, build_answer_chain, extractive_answer, numbered_records, triage_text
 from langchain_bge_medical.clinical.lexicon import SymptomLexicon
+from langchain_bge_medical.clinical.polarity import findings
 from langchain_bge_medical.clinical.triage import default_red_flags
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_knowledge_base
@@ -798,6 +799,47 @@ def test_what_the_patient_said_may_be_quoted_with_any_disease_in_it_but_with_no_
     for bad in ("您说“吃布洛芬400毫克”,与社区获得性肺炎[1]相符。", "您说“我有白血病”,与社区获得性肺炎[1]相符。"):
         for answer in answers(FakeListChatModel(responses=[bad]), query, documents()):
             assert bad not in answer
+
+
+COUNTED = [
+    ("急性胃肠炎", "每天5次水样便,肚子痛", "您每天5次水样便,符合急性胃肠炎[1]。"),
+    ("急性胃肠炎", "每天5次水样便,肚子痛", "您说“每天5次水样便”,符合急性胃肠炎[1]。"),
+    ("带状疱疹", "腰上一片红疹,很痛", "腰上一片红疹并疼痛,符合带状疱疹[1]。"),
+    ("急性牙髓炎", "一颗牙疼得厉害", "您说一颗牙疼,符合急性牙髓炎[1]。"),
+    ("急性胃肠炎", "diarrhea six times a day", "Diarrhea six times a day fits acute gastroenteritis [1]."),
+    ("急性膀胱炎", "I am peeing every 2 hours", "You are peeing every 2 hours, which fits acute cystitis [1]."),
+]
+
+
+def guard_for(name: str, query: str, sentence: str) -> AnswerGuard:
+    quotes = [query[f.start : f.end] for f in findings(query, LEXICON)]
+    lang: Any = "en" if sentence.isascii() else "zh"
+    return AnswerGuard([KB[name]], bundled_names(), LEXICON, quotes=quotes, query=query, lang=lang)
+
+
+@pytest.mark.parametrize(("name", "query", "sentence"), COUNTED)
+def test_how_often_or_how_many_the_patient_says_is_no_dose(name: str, query: str, sentence: str) -> None:
+    assert guard_for(name, query, sentence).violation(sentence) is None
+    untold = AnswerGuard([KB[name]], bundled_names(), LEXICON, lang="en" if sentence.isascii() else "zh")
+    if not re.search("一[片颗]", sentence):  # which are no pills
+        assert untold.violation(sentence) == "gives a dose"
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("肚子痛,一次两片可以吗", "一次两片可以。"),
+        ("肚子痛吃两片可以吗", "肚子痛吃两片。"),
+        ("肚子痛,每天三次布洛芬", "肚子痛每天三次布洛芬。"),
+        ("每天5次水样便", "每天5次口服。"),
+        ("每天5次水样便", "每天5次水样便,每天吃5次。"),
+        ("每天5次水样便", "每天5次即可。"),
+        ("diarrhea six times a day", "Take it for diarrhea six times a day."),
+        ("diarrhea six times a day", "Do this six times a day."),
+    ],
+)
+def test_the_patients_numbers_are_a_dose_where_something_may_be_taken(query: str, sentence: str) -> None:
+    assert guard_for("急性胃肠炎", query, sentence).violation(sentence) in {"gives a dose", "names a drug"}
 
 
 def test_red_flags_stand_before_whatever_the_model_says() -> None:
