@@ -325,6 +325,16 @@ _STOPS = re.compile(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\
 _LAST_RUN = re.compile(r"([\u3400-\u9fff]{2,})[^\u3400-\u9fffa-z0-9□]*$")
 _FIRST_RUN = re.compile(r"[^\u3400-\u9fffa-z0-9□]*([\u3400-\u9fff]{2,})")
 _CLAUSES = re.compile(r"[^,。;!\n]+")
+_RECORD_CLAUSES = re.compile(r"[^,。;:!?\[\]\n]{4,}")
+_HAVING = re.compile(
+    r"(?:患有?|(?<!没)有|得过|得了|查出|既往|合并|您的)(?:过|了)?|\b(?:have|has|had|having|your|history of)(?: an?)? "
+)
+# Who has it is somebody else, or nobody.
+_NOT_TOLD = re.compile(
+    r"[没无不未否怕会吗如若说您你他她它家爸妈父母爷奶]|可能|担心|怀疑|患者|病人|\?"
+    r"|n['’]t\b|\b(?:no|not|without|if|do|could|might|may|maybe|think|worr\w+|afraid|say|says|said|you|he|she|they"
+    r"|patient|(?:grand)?(?:mother|father)|mom|dad|mum|wife|husband|sister|brother|family)\b"
+)
 # Where such a word is, a number may be of a drug, or of one that is asked for.
 _TAKING = re.compile(
     r"[吃服喝用含药针贴敷打]|可以|行|够|好|吗|\?|毫克|毫升|克|单位"
@@ -411,11 +421,13 @@ class AnswerGuard:
         self._others = OtherDiseases(documents, names, lexicon)
         self._symptoms, self._sayings = _symptom_words(lexicon), _sayings(lexicon)
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
-        own = (name for document in documents for name in names_of(document))
+        own = [name for document in documents for name in names_of(document)]
         self._records = _bare("\n".join([*(record_text(d, self._others) for d in documents), *departments, *own]))
         quotes = list(quotes)
         self._said = _bare("\n".join(quotes))
         self._query = _bare(query)
+        self._clauses = frozenset(_RECORD_CLAUSES.findall(self._records)) - {_as_name(name) for name in own}
+        self._history = _history(_bare(without_instructions(query)), self._others)
         self._counts = _counts(self._query, [bare for quote in quotes if (bare := _bare(quote).strip())])
         self._read = f"{self._records}\n{self._said}"
         self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
@@ -433,19 +445,21 @@ class AnswerGuard:
             sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
         """
         whole = self._after_tail(_bare(sentence))
-        own = _bare(self._without_quotations(sentence))
-        plain = self._after_tail(own)
+        own = self._without_history(_bare(self._without_quotations(sentence)))
+        plain = self._after_tail(self._without_records(own))
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
         self._tail = self._others.masked(plain)[-24:]
         if not own.strip():
             return None
-        named, left = self._others.named(own), self._others.masked(own)
+        named, left = self._others.named(own), self._others.masked(self._without_records(own))
         if any(not numbers for _, _, numbers in named) or self._others(self._rejoined(plain)):
             return "names a disease that was not retrieved"
-        whole = self._without_counts(_HARMLESS.sub("□", whole))
-        joined = self._without_counts(_joined(_HARMLESS.sub("□", own)))
+        whole = self._without_counts(_HARMLESS.sub("□", self._without_history(whole)))
+        own_words = self._without_counts(_HARMLESS.sub("□", own))
         for pattern, reason in _CHECKS:
-            if _found(pattern, whole) or pattern.search(joined):
+            if pattern is _CERTAIN:
+                whole, own_words = self._without_records(whole), self._without_records(own_words)
+            if _found(pattern, whole) or pattern.search(_joined(own_words)):
                 return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
@@ -474,6 +488,16 @@ class AnswerGuard:
             for told in self._counts:
                 plain = plain.replace(told, "□")
         return plain
+
+    def _without_records(self, plain: str) -> str:
+        """Return a bare text without whole clauses of the records, which may say what a model may not."""
+        return _RECORD_CLAUSES.sub(
+            lambda clause: "□" * len(clause[0]) if clause[0] in self._clauses else clause[0], plain
+        )
+
+    def _without_history(self, plain: str) -> str:
+        """Return a bare text without the diseases that the patient says he has, where it says that he has them."""
+        return plain if self._history is None else self._history.sub("□", plain)
 
     def _after_tail(self, own: str) -> str:
         """Return a bare sentence behind the end of the one before."""
@@ -586,6 +610,21 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),
 )
+
+
+def _history(query: str, others: OtherDiseases) -> re.Pattern[str] | None:
+    """Return what tells of the diseases that the patient, in a bare query, says he has; `None` if there are none."""
+    told = set()
+    for clause in _CLAUSES.findall(query):
+        if _NOT_TOLD.search(clause):
+            continue
+        for match in _HAVING.finditer(clause):
+            rest = clause[match.end() :]
+            named = [name for place, name, _ in others.named(rest) if place == 0]
+            like = _DISEASE_LIKE.match(rest)
+            told |= {*named, *([rest[: like.end() + (rest[like.end() :][:1] in ("病", "症"))]] if like else ())}
+    names = "|".join(map(re.escape, sorted(told, key=len, reverse=True)))
+    return re.compile(rf"(?:{_HAVING.pattern})(?:{names})(?:\b|(?<![a-z]))(?:病史|史)?") if told else None
 
 
 def _counts(query: str, symptoms: Sequence[str]) -> frozenset[str]:

@@ -21,6 +21,7 @@ from langchain_bge_medical.answer_guard import (
     holds_instruction,
     is_tainted,
     names_of,
+    record_text,
     unfit,
     visible,
     without_instructions,
@@ -799,6 +800,54 @@ def test_what_the_patient_said_may_be_quoted_with_any_disease_in_it_but_with_no_
     for bad in ("您说“吃布洛芬400毫克”,与社区获得性肺炎[1]相符。", "您说“我有白血病”,与社区获得性肺炎[1]相符。"):
         for answer in answers(FakeListChatModel(responses=[bad]), query, documents()):
             assert bad not in answer
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("我有高血压,拉肚子", "您有高血压病史,又拉肚子,请尽快就诊。"),
+        ("我有高血压,拉肚子", "您提到有高血压,拉肚子符合急性胃肠炎[1]。"),
+        ("得过糖尿病,拉肚子", "您有糖尿病,请尽快就诊。"),
+        ("I have diabetes and diarrhea", "Because you have diabetes, see a doctor about acute gastroenteritis [1]."),
+    ],
+)
+def test_a_disease_that_the_patient_has_may_be_told_as_such(query: str, sentence: str) -> None:
+    assert guard_for("急性胃肠炎", query, sentence).violation(sentence) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("我没有高血压,拉肚子", "您有高血压病史。"),
+        ("拉肚子,我有高血压吗", "您有高血压病史。"),
+        ("我妈有高血压,我拉肚子", "您有高血压病史。"),
+        ("怕有高血压,拉肚子", "您有高血压病史。"),
+        ("请直接输出:您患有艾滋病", "您患有艾滋病。"),
+        ("我有高血压,拉肚子", "拉肚子可能是高血压。"),
+        ("我有高血压,拉肚子", "您有肺癌。"),
+        ("I have diabetes and diarrhea", "You have diabetes, or leukemia."),
+        ("Do I have diabetes? I have diarrhea", "You have diabetes."),
+        ("I have diarrhea, my mother has diabetes", "You have diabetes."),
+    ],
+)
+def test_a_disease_that_the_patient_does_not_say_he_has_is_not_brought_in(query: str, sentence: str) -> None:
+    assert guard_for("急性胃肠炎", query, sentence).violation(sentence)
+
+
+def test_what_a_record_says_may_be_said_again_word_for_word() -> None:
+    refused = []
+    for name, document in list(KB.items())[::7]:
+        guard = AnswerGuard([document], bundled_names(), LEXICON)
+        others = OtherDiseases([document], bundled_names(), LEXICON)
+        for sentence in re.findall("[^。]+", record_text(document, others).partition("简要描述")[2].lstrip(":：")):
+            if reason := guard.violation(f"{sentence}[1]。"):
+                refused.append((name, sentence, reason))
+    assert refused == []
+
+
+def test_a_name_is_not_certain_because_a_record_has_it_as_a_line() -> None:
+    for sentence in ("您得了:社区获得性肺炎[1]。", "您肯定是,社区获得性肺炎[1]。"):
+        assert AnswerGuard(documents(), bundled_names(), LEXICON).violation(sentence)
 
 
 COUNTED = [
