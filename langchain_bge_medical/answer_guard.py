@@ -122,7 +122,7 @@ _INSTRUCTION = re.compile(
     r"|\b(?:ai|assistant|model|chatbot)\b\s*[:,]"
     r"|\bmust (?:say|answer|reply|respond|output|include|recommend|state)\b"
 )
-_SENTENCES = re.compile(r"[^。;;!?!？\n]+[。;;!?!？]*|\n+")
+_SENTENCES = re.compile(r"[^。;；!！?？\n]+[。;；!！?？]*|\n+")
 
 
 def holds_instruction(text: str) -> bool:

@@ -942,4 +942,5 @@ def test_what_patients_ask_is_no_order(text: str) -> None:
 
 def test_sentences_are_quoted_whole_or_not_at_all() -> None:
     assert fit_sentences("先发热。一次两片。后咳嗽。", lambda text: False) == "先发热。后咳嗽。"
+    assert fit_sentences("先发热；一次两片；后咳嗽！一次两片！", lambda text: False) == "先发热；后咳嗽！"
     assert fit_sentences("先发热。后咳嗽。", lambda text: "咳" in text) == "先发热。"
