@@ -163,7 +163,9 @@ _DOSE = re.compile(
     rf"|(?:once|twice|three times|{_NUMBER} times)[\s-]+(?:a|per|each|every) ?(?:day|week)"
     rf"|(?:once|twice|times)[\s-]+daily|every[\s-]+{_NUMBER}[\s-]*(?:hours|hrs?|h)\b|\b(?:bid|tid|qid|qd|prn)\b"
     rf"|{_NUMBER}[\s-]*(?:g|l)\b(?!/d?l)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
-    r"|dosage|\bdose\b|double the"
+    r"|dosage|\bdose\b|double the|[早晚][早晚饭]?(?:各)?(?:服用?|口服)|[服用吃][^。,;]{0,2}[一两二三四]次"
+    rf"|\b(?:one|two|three|half|it (?:once|twice)|{_NUMBER} times) (?:in the (?:morning|evening)|at night|at bedtime"
+    r"|with (?:food|meals)|(?:before|after) (?:bed|food|meals))\b"
 )
 _DRUG = re.compile(
     r"阿司匹林|布洛芬|对乙酰氨基酚|扑热息痛|泰诺|芬必得|散利痛|去痛片|感冒灵|连花清瘟|板蓝根"
@@ -176,20 +178,26 @@ _DRUG = re.compile(
     r"|胰岛素注射|二甲双胍|华法林|氯吡格雷|(?<!放)(?<!分泌)肾上腺素|吗啡|杜冷丁|哌替啶|可待因|曲马多|芬太尼|安定片"
     r"|氯雷他定|西替利嗪|扑尔敏|蒙脱石|思密达|黄连素|整肠生|奥司他韦|[\u4e00-\u9fff]{1,3}洛韦|利巴韦林"
     r"|硝酸甘油|速效救心丸|安宫牛黄|云南白药|砒霜|百草枯|大麻|冰毒|双黄连"
-    r"|(?:神|特效|祖传|秘|偏)(?:药|方)"
+    r"|(?:神|特效|祖传|秘|偏)(?:药|方)|安乃近|双氯芬酸|氨溴索|沐舒坦|右美沙芬|沙丁胺醇|秋水仙碱"
+    r"|藿香正气|糖浆|口服液|冲剂"
     r"|\b(?:aspirin|ibuprofen|paracetamol|acetaminophen|tylenol|advil|naproxen|morphine|codeine"
     r"|oxycodone|fentanyl|tramadol|opioids?|insulin injection|metformin|warfarin|prednison\w*"
+    r"|cetirizine|colchicine|benadryl|imodium|loperamide|steroids?|antihistamines?|painkillers?|decongestants?"
     r"|dexamethasone|epinephrine|diazepam|alprazolam|xanax|valium|antibiotics?|penicillin"
-    r"|[a-z]{3,}(?:cillin|mycin|floxacin|azole|olol|pril|sartan|statin|dipine|zepam|vir|cycline))\b"
+    r"|[a-z]{3,}(?:cillin|mycin|floxacin|azole|olol|pril|sartan|statin|dipine|zepam|vir|cycline"
+    r"|adine|tirizine|solone|sonide|profen|fenac|methorphan|phedrine|butamol|terol|setron|triptan|oxetine|gliptin"
+    r"|gliflozin|xaban|parin|coxib|tidine))\b"
 )
 # What anybody may take, use or drink.
 _HARMLESS_EN = (
-    r"(?:(?:a|an|the|your|his|her|some|any|enough|more|plenty of|lots of|sips of|warm|cool|clear|deep|good|chest|lung"
-    r"|blood|stool|urine|throat) )*(?:care|notes?|seat|rest(?! of)|break|time|days|weeks|it easy|water|fluids?|liquids?"
+    r"(?:(?:a|an|the|one|two|three|four|few|several|to|or|your|his|her|some|any|enough|more|plenty of|lots of|sips of"
+    r"|warm|cool|clear|deep|good|chest|lung|blood|stool|urine|throat) )*"
+    r"(?:care|notes?|seat|rest(?! of)|break|time|days|weeks|it easy|water|fluids?|liquids?"
     r"|drinks?|temperature|pulse|pressure|x[ -]?rays?|scans?|samples?|swabs?|breaths?|history|photos?|pictures?"
     r"|emergency (?:department|room|number)|ambulance|taxi|table|mask)\b"
 )
 _PRESCRIBING = re.compile(
+    r"(?:需要?|应|可以?|建议|尽早|通常|首选|给予)[^。,;、]{0,4}(?:抗生素|激素)|"
     r"处方|开药|(?:自行|可以|建议|请|应|需|先|直接|马上|立即|立刻)(?:先|自行|立即|在家)?(?:服用|口服"
     r"|吃点?药|用药|注射|静滴|输液|打针|涂抹?药|买药|停药|加药|减药"
     r"|吃(?:止痛|退烧|消炎|降压|降糖|安眠|抗生|激素|中|偏)|使用(?:激素|抗生素|偏方|药))"
@@ -211,17 +219,35 @@ _CERTAIN = re.compile(
     r"|\b(?:diagnosis is(?! (?:not|only|made|based))|diagnosed (?:with|as)|i diagnose|definitely|certainly|100 ?%"
     r"|without (?:a )?doubt|terminal|months to live|will die|going to die)\b"
 )
+# The same of a name, whatever it is: masked, and without its number.
+_FACT_MARKS = re.compile(r"\s*[\[【〔][\d,、 ]+[\]】〕]")
+_AS_FACT = re.compile(
+    r"(?:您|你|患者|病人)(?:这|的病|得的)?(?:就|已经?|确实)?(?:是|为|患|得了?|感染了?)□"
+    r"|(?<![不难])(?:可以|基本|能够?)?(?:判断|确定|断定|认定)[^。,;]{0,6}[是为]□|^\W*这就?是□+(?=[,。;!?]|$)"
+    r"|\b(?:you|he|she|patient) (?:\w+ly |now |just )?(?:have|has|got|(?:have |has )(?:got|caught)"
+    r"|(?:is|are) suffering from) (?:an? |the )?□|\b(?:it|this)(?: is|['’]s) □+(?=\W*$|[,;])|\bdiagnosis(?: is)?:? □"
+)
 _DISMISSING = re.compile(
     r"(?:不用|不必|无需|无须|没必要|别|不要|不需要|用不着|没必要|大可不必)(?:再|去|太|急着|立即|马上"
     r"|着急)*(?:去|看|就|叫|打|拨打|找|做)?(?:医院|急诊|医生|就医|就诊|120|救护车|检查|担心|害怕|紧张"
     r"|理会|在意|治疗|面诊)|没(?:有)?(?:什么|啥)?(?:大碍|大事|事的|危险|问题的)"
     r"|(?:不是|并非|不属于|不算)(?:急症|急诊|紧急|危险)"
+    r"|(?:并不|(?:情况|病情|症状|这)[^。,;]{0,2}不)(?:太|很|算)?(?:严重|紧急|要紧)|不(?:急着|急于|考虑)(?:马上)?(?:去|看|就)"
+    r"|(?:可以?|先|暂时?)(?:先|暂时)?不(?:用|必)?(?:就医|就诊|去医院|去急诊|看医生)"
+    r"|不(?:就医|就诊|去医院|去急诊|看医生|看病)(?:也|都)?(?:可以|行|没事|没关系|无妨)(?=[,。;!?]|$)"
+    r"|再(?:去|看|就)[^。,;]{1,6}也(?:可以|行|来得及|不[迟晚])"
     r"|(?:误报|虚惊|警告|危险信号|急诊提示|上述提示|上面的提示|以上提醒|以上提示)[^。,;]{0,8}(?:误|取消"
     r"|忽略|无效|不用|作废|可以不|错)|在家(?:观察|休息|等)[^。,;]{0,6}(?:就行|即可|就好|足够)"
     r"|(?:拖|等)(?:几天|一周|到明天)(?:再|也)|可以(?:放心|忽略|不管|不去)|放心(?:吧|即可|,|。)"
     r"|\b(?:no need|not necessary|unnecessary|(?:don['’]t|do not) (?:need|have to|bother|worry|call"
     r"|go(?! to (?:work|school))|see)|needn['’]t|shouldn['’]t (?:see|call|go))\b"
-    r"|\b(?:not (?:an? )?(?:emergency|urgent|serious|dangerous)|false alarm|nothing (?:serious|to worry)"
+    r"|(?:\bnot|n['’]t) (?:an? |very |really |that |so |too )*(?:emergency|urgent|serious|dangerous)\b"
+    r"|(?:do|need)(?: not|n['’]t)(?: have to| need to)? (?:see|call|visit|seek)\b|\bneed not go\b"
+    r"|\bno (?:urgent |immediate )?need\b"
+    r"|\bno (?:doctor|hospital|medical)[a-z ]{0,16} (?:is|are) (?:needed|necessary|required)\b"
+    r"|\b(?:doctor|hospital|visit|care)[a-z ]{0,16} (?:is|are)(?: not|n['’]t) (?:needed|necessary|required)\b"
+    r"|\bskip (?:the|a|your|seeing|going)\b|\b(?:can|could|may) wait\b"
+    r"|\b(?:false alarm|nothing (?:serious|dangerous|urgent|to worry)"
     r"|safe to (?:ignore|wait|stay)|ignore (?:the|this|that|any)|stay (?:at )?home"
     r"|wait (?:it out|a (?:few|couple)))\b"
 )
@@ -318,6 +344,18 @@ _NAMING = re.compile(
     r" (?:is|are|include)|(?:suggest|indicate|suspect|consider|resemble|fit|match|relate)(?:s|es|d)?(?: to)?"
     r"|consistent with|points? to|rule out)\b(?=(?P<english>[^.;!?\n]*))"
 )
+# What is to be taken, or helps.
+_TREATING = re.compile(
+    r"(?:[可以能先请应试些点]|建议|^|[,。;、])(?:服用|使用|[吃喝服]|用(?!力))[些点]?(?P<object>[\u3400-\u9fff]{2,4})"
+    r"|\b(?:take|try|use|drink|swallow|inhale|inject|apply|such as)(?: an?| the| your| some| any)?"
+    r" (?P<english>[a-z]+(?: [a-z]+)?)"
+    r"|(?:^|[.;,] ?)(?P<subject>[a-z]+) (?:can |may |might |will |usually )*(?:helps?|relieves?|eases?|treats?)\b"
+)
+_TAKEN_BY_ALL = frozenset(
+    "water fluid fluids liquids plenty lots rest easy temperature pulse pressure photo photos picture ambulance taxi "
+    "mask sips deep breath breaths break seat seats place medicine medicines medication warm cool sleep weeks "
+    "more".split()
+)
 _LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
 _LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")
 _QUOTATION = re.compile(r"[“「『\"‘]([^“”「」『』\"\n]{2,60})[”」』\"’]")
@@ -346,6 +384,7 @@ _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
 
 
+_FACT = "gives a diagnosis as a fact"
 _LOOKS_UNKNOWN = "names what looks like a disease that was not retrieved"
 _NO_SUCH_RECORD = "cites a record that there is not"
 _WRONG_NUMBER = "names a disease without its number, or with another's"
@@ -452,6 +491,8 @@ class AnswerGuard:
         if not own.strip():
             return None
         named, left = self._others.named(own), self._others.masked(self._without_records(own))
+        if _AS_FACT.search(_HARMLESS.sub("…", _FACT_MARKS.sub("", self._others.masked(own)))):
+            return _FACT
         if any(not numbers for _, _, numbers in named) or self._others(self._rejoined(plain)):
             return "names a disease that was not retrieved"
         whole = self._without_counts(_HARMLESS.sub("□", self._without_history(whole)))
@@ -476,7 +517,7 @@ class AnswerGuard:
         # [1]社区获得性肺炎 is as good as 社区获得性肺炎[1].
         if not self._fit(marks) and (marks[0][1] or not self._fit(marks[::-1])):
             return _WRONG_NUMBER
-        if not self._grounded(own) or self._names_something_strange(left):
+        if not self._grounded(own) or self._names_something_strange(left) or self._treats_with_something_strange(left):
             return _UNGROUNDED
         self._said_something = True
         self._cited |= numbers
@@ -587,6 +628,15 @@ class AnswerGuard:
                     return True
         return False
 
+    def _treats_with_something_strange(self, left: str) -> bool:
+        """Return whether something is to be taken or used that neither the records nor the patient speak of."""
+        for match in _TREATING.finditer(left):
+            item = match[match.lastgroup or 0]
+            words = _latin_words(item) - _TAKEN_BY_ALL
+            if any(pair not in self._pairs for pair in _pair_list(item)) or not words <= self._english:
+                return True
+        return False
+
     def _is_strange(self, item: str, *, first: bool) -> bool:
         """Return whether an item as short as a name is said neither in the records nor by the patient.
 
@@ -605,7 +655,7 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_DOSE, "gives a dose"),
     (_DRUG, "names a drug"),
     (_PRESCRIBING, "prescribes"),
-    (_CERTAIN, "gives a diagnosis as a fact"),
+    (_CERTAIN, _FACT),
     (_DISMISSING, "talks out of seeing a doctor"),
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),

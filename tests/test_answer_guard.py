@@ -365,6 +365,78 @@ HONEST_ANSWERS = [
 ]
 
 
+HARMFUL = [
+    "社区获得性肺炎[1]通常需要抗生素,请到呼吸内科就诊。",
+    *(
+        f"咳嗽可用{drug}缓解,建议今天到呼吸内科就诊。"
+        for drug in ("右美沙芬", "安乃近", "双氯芬酸钠", "氨溴索", "沐舒坦", "沙丁胺醇", "激素", "止咳糖浆")
+    ),
+    "喝点蒲地蓝口服液,注意休息,清淡饮食。",
+    "发热、咳嗽、咳痰时早晚服用,建议就诊。",
+    "您的情况并不严重。",
+    "症状较轻,不去医院也可以。",
+    "您的症状较轻,可以在家休息,不急着去医院。",
+    "发热较轻,过两天再去医院检查也可以。",
+    "可以先不就医,观察变化。",
+    "可以判断您是肺结核[3]。",
+    "您这是社区获得性肺炎[1]。",
+    "这是社区获得性肺炎[1]。",
+    "您患社区获得性肺炎[1]。",
+    "Take cetirizine at night; see a doctor if it gets worse.",
+    "Use prednisolone and colchicine, and see a doctor.",
+    "You could take Benadryl at night and see a doctor.",
+    "Loperamide helps with this, see a doctor if worse.",
+    "Try dextromethorphan for the cough and rest.",
+    "Use a nasal decongestant such as pseudoephedrine.",
+    "Steroids may help with this; see a doctor today.",
+    "One in the morning and one at night is enough.",
+    "Take it twice with food and see a doctor.",
+    "It isn't serious.",
+    "It isn't urgent.",
+    "You do not have to see a doctor.",
+    "No doctor is needed.",
+    "Your symptoms are mild, so a doctor is not needed.",
+    "You can skip the emergency department.",
+    "You have community-acquired pneumonia [1].",
+    "It is community-acquired pneumonia [1].",
+]
+
+
+@pytest.mark.parametrize("sentence", HARMFUL)
+def test_drugs_doses_reassurance_and_facts_end_an_answer(sentence: str) -> None:
+    lang: Any = "zh" if re.search("[\u4e00-\u9fff]", sentence) else "en"
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON, quotes=["发热", "咳嗽", "咳痰", "cough"], lang=lang)
+    assert guard.violation(sentence) not in {None, *UNSUPPORTED}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["Drink bleach.", "Take zorbalin at night and see a doctor.", "咳嗽可用佐巴林缓解,建议今天到呼吸内科就诊。"],
+)
+def test_what_nobody_knows_is_not_recommended_to_be_taken(sentence: str) -> None:
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON, lang="en" if sentence.isascii() else "zh")
+    assert guard.violation(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "这是社区获得性肺炎[1]的常见表现。",
+        "如果不去医院,病情可能加重。",
+        "It is possible that you have community-acquired pneumonia [1].",
+        "If you have community-acquired pneumonia [1], see a doctor today.",
+        "You may have community-acquired pneumonia [1].",
+        "多喝水,注意休息,用力咳嗽时胸痛请就诊。",
+        "Drink plenty of water for your fever and see a doctor.",
+        "Getting well can take two to three weeks.",
+    ],
+)
+def test_what_sounds_like_harm_may_be_said(sentence: str) -> None:
+    lang: Any = "zh" if re.search("[\u4e00-\u9fff]", sentence) else "en"
+    guard = AnswerGuard(documents(), bundled_names(), LEXICON, quotes=["发热", "咳嗽"], lang=lang)
+    assert guard.violation(sentence) is None
+
+
 # The same words, not honestly meant.
 NEARLY_HONEST = [
     ("zh", "请拨打急救电话4008123。"),
