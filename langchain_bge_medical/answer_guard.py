@@ -83,9 +83,9 @@ _INSTRUCTION = re.compile(
     r"|叫)(?:一?[个名位])?[^。;!?,\n]{0,12}(?:助手|模型|机器人|医生|专家|角色|黑客|dan|ai|猫|诗人|海盗"
     r"|药师|没有限制)|扮演|角色扮演|假装|假设你(?:是|没有)|越狱|开发者模式|不受(?:任何)?(?:限制|约束)"
     r"|(?:请|务必|必须|一定要|只能|只需|直接|马上|现在|开头|结尾|最后|首先|立即|严格|你要|你应该|你得"
-    r"|帮我|给我|麻烦|要求你)[^。;!?,\n]{0,8}(?:输出|回答|回复|答复|告诉|推荐|复述|重复|打印|翻译成|说出"
+    r"|帮我|给我|麻烦|要求你)[^。;!?,\n]{0,8}(?:输出|回答|回复|答复|告诉(?!医|家)|推荐|复述|重复|打印|翻译成|说出"
     r"|说明你|写(?:上|出|一)|列出|给出|声称|宣布|断言|诊断|建议(?:患者|用户|病人)|开(?:药|处方)|附上"
-    r"|加上|删除|去掉|隐藏|展示|显示|泄露|公布|念)"
+    r"|加上|删除|去掉(?!戒指|首饰|手表|鞋|衣)|隐藏|展示|显示|泄露|公布|念)"
     r"|(?:输出|回答|回复|重复|复述|打印|展示|显示|泄露|公布|告诉我|说出)[^。;!?,\n]{0,8}(?:提示词"
     r"|系统提示|原文|全部|以下|如下|这句|这段|内容|你的(?:指令|规则|设定|提示)|答案)|提示词|系统提示"
     r"|prompt"
@@ -95,7 +95,7 @@ _INSTRUCTION = re.compile(
     r"|把[^。;!?\n]{0,12}(?:指令|提示|规则|声明|警告|设定)|从现在(?:起|开始)|你(?:现在)?叫"
     r"|(?:告诉|告知|劝|骗|骂|通知)(?:该|这位|那位)?(?:患者|病人|用户|大家|读者)"
     r"|建议(?:该|这位)?(?:患者|病人|用户)[^。;]{0,4}(?:用|吃|喝|停|服|买|打)|请(?:说|确诊|骂|诊断)|写出"
-    r"|绕过|(?:逐字|拼音|横线|倒着|谐音|暗号|隐藏字符)[^。;]{0,8}(?:输出|写|回答|说|隔)"
+    r"|绕过[^。;]{0,8}(?:检查|审查|核对|过滤|限制)|(?:逐字|拼音|横线|倒着|谐音|暗号|隐藏字符)[^。;]{0,8}(?:输出|写|回答|说|隔)"
     r"|翻译成[^。;]{0,6}(?:回答|输出|说)|im_(?:start|end)"
     r"|以(?:json|代码|base64|markdown|html|表格|英文|法语|诗)[^。;!?\n]{0,6}(?:输出|回答|回复|格式)"
     r"|</?(?:资料|records|system|user|assistant|im_start|im_end|instructions?|s|script|img|a)\b"
@@ -120,7 +120,7 @@ _INSTRUCTION = re.compile(
     r"|\b(?:ai|assistant|model|chatbot)\b\s*[:,]"
     r"|\bmust (?:say|answer|reply|respond|output|include|recommend|state)\b"
 )
-_SENTENCES = re.compile(r"[^。;;!?!？\n]+[。;;!?!？]*|\n+")
+_SENTENCES = re.compile(r"[^。;；!！?？\n]+[。;；!！?？]*|\n+")
 
 
 def holds_instruction(text: str) -> bool:
@@ -145,21 +145,25 @@ _PORTIONS = (
     r"(?:tablets?|pills?|capsules?|caplets?|lozenges?|puffs?|sachets?|packets?|ampo?ules?|vials?|suppositor(?:y|ies)"
     r"|spoonfuls?|(?:tea|table)spoon(?:ful)?s?)\b"
 )
-# No doses: 126 mg/dl is a finding, 两千克 a weight, 起了一包 a swelling.
+# What is counted in 片 and 颗 besides pills: 一片鲜红, 一颗牙.
+_NO_PILL = r"[大小]?(?:红(?!霉)|鲜|白(?!加)|黑|紫|青(?!霉)|暗|模糊|疹|斑|皮|水[疱泡]|糜烂|压榨|阴影|牙|痣|痘|疙瘩)"
+# No doses: 126 mg/dl is a finding, 两千克 a weight, 起了一包 a swelling, 一天三次以上水样便 a symptom.
 _DOSE = re.compile(
     rf"{_NUMBER}[\s-]*(?:(?:(?:m\s?g|mcg|μg|ug|m\s?l)s?|cc|i\.?u|drops?|doses?|units?|(?:milli|micro)?grams?"
     r"|millilit(?:er|re)s?)(?![a-z]|\s?/\s?d?l\b)"
-    r"|毫克|微克|公克|毫升|微升|(?<!千)克(?!星|隆)|(?:国际)?单位|片|粒|颗|丸|支|滴|袋|瓶|胶囊|[大小]?[勺匙]|喷(?!嚏)|贴"
+    rf"|毫克|微克|公克|毫升|微升|(?<!千)克(?!星|隆)|(?:国际)?单位|片(?!片|{_NO_PILL}|卫生巾|且)|粒(?!粒)|颗(?!颗|{_NO_PILL})|丸|支|滴|袋|瓶|胶囊|[大小]?[勺匙]|喷(?!嚏)|贴"
     r"|剂|枚|格)"
     rf"|{_NUMBER}[\s-]+(?:[a-z]+[\s-]+){{0,2}}{_PORTIONS}|\b(?:an?|another|few|couple of)[\s-]+{_PORTIONS}"
     rf"|(?<![鼓起肿长冒大])(?<![鼓起肿长冒]了){_NUMBER}\s*包(?![块皮括裹膜扎脓水血])"
-    rf"|[每一][日天晚早]\s*(?:{_NUMBER}\s*[-~至到]?\s*){{0,2}}(?:次|回|顿|片|粒)"
+    rf"|[每一][日天晚早]\s*(?:{_NUMBER}\s*[-~至到]?\s*){{0,2}}(?:次(?!以上|水样|稀|大便|腹泻|呕吐)|回|顿|片|粒)"
     rf"|(?:每|隔)\s*{_NUMBER}?\s*(?:个)?(?:小时|天|日|晚|周)\s*(?:一次|{_NUMBER}次|服|吃|用|打|注射)"
     rf"|(?:早|中|晚|睡前|饭前|饭后|空腹)[^。,;]{{0,3}}(?:各)?{_NUMBER}(?:次|片|粒)"
     rf"|(?:once|twice|three times|{_NUMBER} times)[\s-]+(?:a|per|each|every) ?(?:day|week)"
     rf"|(?:once|twice|times)[\s-]+daily|every[\s-]+{_NUMBER}[\s-]*(?:hours|hrs?|h)\b|\b(?:bid|tid|qid|qd|prn)\b"
     rf"|{_NUMBER}[\s-]*(?:g|l)\b(?!/d?l)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
-    r"|dosage|\bdose\b|double the"
+    r"|dosage|\bdose\b|double the|[早晚][早晚饭]?(?:各)?(?:服用?|口服)|[服用吃][^。,;]{0,2}[一两二三四]次"
+    rf"|\b(?:one|two|three|half|it (?:once|twice)|{_NUMBER} times) (?:in the (?:morning|evening)|at night|at bedtime"
+    r"|with (?:food|meals)|(?:before|after) (?:bed|food|meals))\b"
 )
 _DRUG = re.compile(
     r"阿司匹林|布洛芬|对乙酰氨基酚|扑热息痛|泰诺|芬必得|散利痛|去痛片|感冒灵|连花清瘟|板蓝根"
@@ -169,54 +173,97 @@ _DRUG = re.compile(
     r"|[\u4e00-\u9fff]{1,3}普利|[\u4e00-\u9fff]{1,3}沙坦|[\u4e00-\u9fff]{1,3}洛尔"
     r"|[\u4e00-\u9fff]{1,3}他汀|[\u4e00-\u9fff]{1,3}唑仑|[\u4e00-\u9fff]{1,3}西泮"
     r"|[\u4e00-\u9fff]{1,3}西汀|[\u4e00-\u9fff]{1,3}松(?:片|针|龙)|地塞米松|泼尼松|强的松|甲氨蝶呤"
-    r"|胰岛素注射|二甲双胍|华法林|氯吡格雷|肾上腺素|吗啡|杜冷丁|哌替啶|可待因|曲马多|芬太尼|安定片"
+    r"|胰岛素注射|二甲双胍|华法林|氯吡格雷|(?<!放)(?<!分泌)肾上腺素|吗啡|杜冷丁|哌替啶|可待因|曲马多|芬太尼|安定片"
     r"|氯雷他定|西替利嗪|扑尔敏|蒙脱石|思密达|黄连素|整肠生|奥司他韦|[\u4e00-\u9fff]{1,3}洛韦|利巴韦林"
     r"|硝酸甘油|速效救心丸|安宫牛黄|云南白药|砒霜|百草枯|大麻|冰毒|双黄连"
-    r"|(?:神|特效|祖传|秘|偏)(?:药|方)"
+    r"|(?:神|特效|祖传|秘|偏)(?:药|方)|安乃近|双氯芬酸|氨溴索|沐舒坦|右美沙芬|沙丁胺醇|秋水仙碱"
+    r"|藿香正气|糖浆|口服液|冲剂"
     r"|\b(?:aspirin|ibuprofen|paracetamol|acetaminophen|tylenol|advil|naproxen|morphine|codeine"
     r"|oxycodone|fentanyl|tramadol|opioids?|insulin injection|metformin|warfarin|prednison\w*"
+    r"|cetirizine|colchicine|benadryl|imodium|loperamide|steroids?|antihistamines?|painkillers?|decongestants?"
     r"|dexamethasone|epinephrine|diazepam|alprazolam|xanax|valium|antibiotics?|penicillin"
-    r"|[a-z]{3,}(?:cillin|mycin|floxacin|azole|olol|pril|sartan|statin|dipine|zepam|vir|cycline))\b"
+    r"|[a-z]{3,}(?:cillin|mycin|floxacin|azole|olol|pril|sartan|statin|dipine|zepam|vir|cycline"
+    r"|adine|tirizine|solone|sonide|profen|fenac|methorphan|phedrine|butamol|terol|setron|triptan|oxetine|gliptin"
+    r"|gliflozin|xaban|parin|coxib|tidine))\b"
+)
+# What anybody may take, use or drink.
+_HARMLESS_EN = (
+    r"(?:(?:a|an|the|one|two|three|four|few|several|to|or|your|his|her|some|any|enough|more|plenty of|lots of|sips of"
+    r"|warm|cool|clear|deep|good|chest|lung|blood|stool|urine|throat) )*"
+    r"(?:care|notes?|seat|rest(?! of)|break|time|days|weeks|it easy|water|fluids?|liquids?"
+    r"|drinks?|temperature|pulse|pressure|x[ -]?rays?|scans?|samples?|swabs?|breaths?|history|photos?|pictures?"
+    r"|emergency (?:department|room|number)|ambulance|taxi|table|mask)\b"
 )
 _PRESCRIBING = re.compile(
+    r"(?:需要?|应|可以?|建议|尽早|通常|首选|给予)[^。,;、]{0,4}(?:抗生素|激素)|"
     r"处方|开药|(?:自行|可以|建议|请|应|需|先|直接|马上|立即|立刻)(?:先|自行|立即|在家)?(?:服用|口服"
     r"|吃点?药|用药|注射|静滴|输液|打针|涂抹?药|买药|停药|加药|减药"
     r"|吃(?:止痛|退烧|消炎|降压|降糖|安眠|抗生|激素|中|偏)|使用(?:激素|抗生素|偏方|药))"
     r"|放弃(?:治疗|抢救|就医)|截肢|安乐死|停(?:用|服|掉)[^。,;]{0,6}(?:药|胰岛素)"
     r"|(?:自己|在家)[^。,;]{0,4}(?:放血|催吐|灌肠|拔罐|针灸|刮痧)|喝(?:尿|漂白|消毒|酒精|白酒)"
     r"|\bprescri\w+|\b(?:should|can|may|must|please|just) (?:take|use|inject|swallow|drink"
-    r"|stop taking)\b(?! (?:care|note|a seat|rest))"
+    rf"|stop taking)\b(?! {_HARMLESS_EN})"
     r"|\bstop (?:your|the|all|taking) (?:medic\w*|insulin|meds|pills)"
 )
 _CERTAIN = re.compile(
-    r"确诊|诊断(?:为|是|结果|明确)|(?:你|您|患者|病人)(?:就|已经?|确实|肯定|一定|必然"
+    r"确诊|诊断(?:为|是(?!否)|结果(?![以由需应])|明确)|(?:你|您|患者|病人)(?:就|已经?|确实|肯定|一定|必然"
     r"|无疑)*(?:得(?:了|的是)|患(?:了|有|的是|上)|是得了)"
     r"|(?:肯定|一定|绝对|百分之百|100%|毫无疑问|可以断定|显然就?)(?:是|患|得|为)"
-    r"|就是[^。,;]{0,10}(?:病|炎|癌|症|瘤)(?!吗)|晚期|活不(?:过|久)|没救|绝症|只剩[^。]{0,6}(?:天|月|年)"
+    r"|(?<!也)就是(?!说)[^。,;]{0,10}(?:病(?![情史程])|炎(?!症)|癌|症(?!状)|瘤)(?!吗)"
+    r"|(?:您|你|患者|病人|已)[^。,;]{0,8}(?<!孕)晚期|(?<!孕)晚期(?!可能|可以|会|常|多|才)|活不(?:过|久)|没救|绝症|只剩[^。]{0,6}(?:天|月|年)"
     r"|\b(?:you|he|she|they|patient) (?:definitely |certainly |surely |clearly |now )?(?:have|has"
     r"|is suffering from|are suffering from|got) (?:a |an |the )?(?:\w+ )?(?:\w+itis|cancer|disease"
     r"|syndrome|tumou?r|\w+oma|\w+emia|infection|stroke|diabetes)"
-    r"|\b(?:diagnosis is|diagnosed (?:with|as)|i diagnose|definitely|certainly|100 ?%"
+    r"|\b(?:diagnosis is(?! (?:not|only|made|based))|diagnosed (?:with|as)|i diagnose|definitely|certainly|100 ?%"
     r"|without (?:a )?doubt|terminal|months to live|will die|going to die)\b"
+)
+# The same of a name, whatever it is: masked, and without its number.
+_FACT_MARKS = re.compile(r"\s*[\[【〔][\d,、 ]+[\]】〕]")
+_AS_FACT = re.compile(
+    r"(?:您|你|患者|病人)(?:这|的病|得的)?(?:就|已经?|确实)?(?:是|为|患|得了?|感染了?)□"
+    r"|(?<![不难])(?:可以|基本|能够?)?(?:判断|确定|断定|认定)[^。,;]{0,6}[是为]□|^\W*这就?是□+(?=[,。;!?]|$)"
+    r"|\b(?:you|he|she|patient) (?:\w+ly |now |just )?(?:have|has|got|(?:have |has )(?:got|caught)"
+    r"|(?:is|are) suffering from) (?:an? |the )?□|\b(?:it|this)(?: is|['’]s) □+(?=\W*$|[,;])|\bdiagnosis(?: is)?:? □"
 )
 _DISMISSING = re.compile(
     r"(?:不用|不必|无需|无须|没必要|别|不要|不需要|用不着|没必要|大可不必)(?:再|去|太|急着|立即|马上"
     r"|着急)*(?:去|看|就|叫|打|拨打|找|做)?(?:医院|急诊|医生|就医|就诊|120|救护车|检查|担心|害怕|紧张"
     r"|理会|在意|治疗|面诊)|没(?:有)?(?:什么|啥)?(?:大碍|大事|事的|危险|问题的)"
     r"|(?:不是|并非|不属于|不算)(?:急症|急诊|紧急|危险)"
+    r"|(?:并不|(?:情况|病情|症状|这)[^。,;]{0,2}不)(?:太|很|算)?(?:严重|紧急|要紧)|不(?:急着|急于|考虑)(?:马上)?(?:去|看|就)"
+    r"|(?:可以?|先|暂时?)(?:先|暂时)?不(?:用|必)?(?:就医|就诊|去医院|去急诊|看医生)"
+    r"|不(?:就医|就诊|去医院|去急诊|看医生|看病)(?:也|都)?(?:可以|行|没事|没关系|无妨)(?=[,。;!?]|$)"
+    r"|再(?:去|看|就)[^。,;]{1,6}也(?:可以|行|来得及|不[迟晚])"
     r"|(?:误报|虚惊|警告|危险信号|急诊提示|上述提示|上面的提示|以上提醒|以上提示)[^。,;]{0,8}(?:误|取消"
     r"|忽略|无效|不用|作废|可以不|错)|在家(?:观察|休息|等)[^。,;]{0,6}(?:就行|即可|就好|足够)"
     r"|(?:拖|等)(?:几天|一周|到明天)(?:再|也)|可以(?:放心|忽略|不管|不去)|放心(?:吧|即可|,|。)"
-    r"|\b(?:no need|not necessary|unnecessary|don['’]t (?:need|have|bother|worry|call|go|see)"
-    r"|do not (?:need|call|go|see|worry)|needn['’]t|shouldn['’]t (?:see|call|go))\b"
-    r"|\b(?:not (?:an? )?(?:emergency|urgent|serious|dangerous)|false alarm|nothing (?:serious|to worry)"
+    r"|\b(?:no need|not necessary|unnecessary|(?:don['’]t|do not) (?:need|have to|bother|worry|call"
+    r"|go(?! to (?:work|school))|see)|needn['’]t|shouldn['’]t (?:see|call|go))\b"
+    r"|(?:\bnot|n['’]t) (?:an? |very |really |that |so |too )*(?:emergency|urgent|serious|dangerous)\b"
+    r"|(?:do|need)(?: not|n['’]t)(?: have to| need to)? (?:see|call|visit|seek)\b|\bneed not go\b"
+    r"|\bno (?:urgent |immediate )?need\b"
+    r"|\bno (?:doctor|hospital|medical)[a-z ]{0,16} (?:is|are) (?:needed|necessary|required)\b"
+    r"|\b(?:doctor|hospital|visit|care)[a-z ]{0,16} (?:is|are)(?: not|n['’]t) (?:needed|necessary|required)\b"
+    r"|\bskip (?:the|a|your|seeing|going)\b|\b(?:can|could|may) wait\b"
+    r"|\b(?:false alarm|nothing (?:serious|dangerous|urgent|to worry)"
     r"|safe to (?:ignore|wait|stay)|ignore (?:the|this|that|any)|stay (?:at )?home"
     r"|wait (?:it out|a (?:few|couple)))\b"
+)
+# Words of the checks above that an honest answer has, too: what only a doctor can tell, what nobody should do on his
+# own, and what is true if something else is.
+_HARMLESS = re.compile(
+    r"(?:才能?|方能?|才可以?|方可|无法|不能|难以|是否)(?:最终|完全|明确)?确诊"
+    r"|(?:需|应|须|由|请)[^。,;]{0,14}(?:医生|检查|化验|拍片|胸片|影像|ct|活检|培养|后|再|来|以)(?:最终|明确)?确诊(?![为是您你患了])"
+    r"|(?:勿|不要|不可|不应|不宜|不能|不得|避免|别)(?:自行|擅自|随意|盲目)(?:或?(?:自行|擅自|随意|盲目))?"
+    r"(?:(?:服用|使用|口服|吃|买|用|停|加|减)[或、]?){1,3}(?:任何)?药物?"
+    r"|(?:自行|擅自)停药(?=会|可?使|可?导致|可能)"
+    r"|[用服][\u4e00-\u9fff]{1,4}类药物?(?=后常?(?:全身)?(?:出疹|起疹|加重|诱发|引起)|或(?:大量|过量))"
+    r"|(?:如果|若|假如|万一|是否|不确定)(?:您|你|患者|病人)|\b(?:if|whether|possible that) (?:you|he|she|the patient)\b"
 )
 _CONTACT = re.compile(
     r"https?:|www\.|[a-z0-9-]{1,63}\.(?:com|cn|net|org|io|top|xyz|ru|info|me|cc)\b|[\w.]{1,64}@[\w.]|微信"
     r"|加[vv]\b|加(?:我|好友|群)|qq|扫码|二维码|公众号|私信|转账|汇款|付款|付费|支付宝|红包|银行卡|密码"
-    r"|身份证|客服|热线|电话(?!咨询|120)|购买|下单|优惠|代购|网店|\d{7,}|\]\(|!\[|```|<[a-z/!][^>]*>"
+    r"|身份证|客服|热线|(?<!急救)电话(?!咨询|120|[时里])|急救电话\D{0,4}(?!120(?!\d))\d|购买|下单|优惠|代购|网店|\d{7,}|\]\(|!\[|```|<[a-z/!][^>]*>"
     r"|javascript:|data:|\$\{|\{\{"
     r"|\b(?:whatsapp|telegram|wechat|call me|text me|email|phone number|credit card|password|click"
     r"|visit (?:our|my|this|the (?:site|link|page))|buy|purchase|order now|discount|bitcoin)\b"
@@ -266,6 +313,7 @@ _PHRASES = (
     "建议尽快尽早及时今天立即就诊就医前往医院急诊挂号科室门诊内科外科妇科儿科耳鼻喉科眼科皮肤科神经内科心血管内科呼吸内科消化内科泌尿外科骨科口腔科精神科感染科由医生进一步检查化验血常规影像拍片彩超心电图确认明确判断评估面诊如果若出现以下加重不缓解持续请马上拨打并不是诊断仅供参考不能代替以便"
     "目前资料不足以无法确定需要补充更多信息例如是否有没有发热疼痛持续多久什么时候开始注意休息观察变化第一第二第三第四第五编号记录两者三者都有区别鉴别较急较慢较轻较重起病病程明显突出可以伴有多为少见时间更加告诉家人寻求帮助陪同前往看一看查一查突然出现意识不清剧烈头痛呼吸困难胸痛便血高热补充水分清淡饮食保暖避免劳累放松作息规律知识库提到指出其中首先最后总之综上因此所以因为由于但是不过同时伴随先后排在前面后面属于情况下紧急程度近日预约危险信号"
     "您好依据诱因其他原因其它疾病您所说的年龄性别病情加重病情变化的信号症状特点炎症刺激引起急症"
+    "急救电话需拍胸片才能确诊请勿不要自行用药服用药物也就是说孕早期孕晚期要注意"
 )
 _WORDS = (
     "based on your you describe described mention mentioned say said symptoms symptom complaint the a an and or of to "
@@ -295,14 +343,79 @@ _NAMING = re.compile(
     r" (?:is|are|include)|(?:suggest|indicate|suspect|consider|resemble|fit|match|relate)(?:s|es|d)?(?: to)?"
     r"|consistent with|points? to|rule out)\b(?=(?P<english>[^.;!?\n]*))"
 )
+# What is to be taken, or helps.
+_TREATING = re.compile(
+    r"(?:[可以能先请应试些点]|建议|^|[,。;、])(?:服用|使用|[吃喝服]|用(?!力))[些点]?(?P<object>[\u3400-\u9fff]{2,4})"
+    r"|\b(?:take|try|use|drink|swallow|inhale|inject|apply|such as)(?: an?| the| your| some| any)?"
+    r" (?P<english>[a-z]+(?: [a-z]+)?)"
+    r"|(?:^|[.;,] ?)(?P<subject>[a-z]+) (?:can |may |might |will |usually )*(?:helps?|relieves?|eases?|treats?)\b"
+)
+_TAKEN_BY_ALL = frozenset(
+    [
+        "water",
+        "fluid",
+        "fluids",
+        "liquids",
+        "plenty",
+        "lots",
+        "rest",
+        "easy",
+        "temperature",
+        "pulse",
+        "pressure",
+        "photo",
+        "photos",
+        "picture",
+        "ambulance",
+        "taxi",
+        "mask",
+        "sips",
+        "deep",
+        "breath",
+        "breaths",
+        "break",
+        "seat",
+        "seats",
+        "place",
+        "medicine",
+        "medicines",
+        "medication",
+        "warm",
+        "cool",
+        "sleep",
+        "weeks",
+        "more",
+    ]
+)
 _LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
 _LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")
 _QUOTATION = re.compile(r"[“「『\"‘]([^“”「」『』\"\n]{2,60})[”」』\"’]")
+_STOPS = re.compile(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])")
+_LAST_RUN = re.compile(r"([\u3400-\u9fff]{2,})[^\u3400-\u9fffa-z0-9□]*$")
+_FIRST_RUN = re.compile(r"[^\u3400-\u9fffa-z0-9□]*([\u3400-\u9fff]{2,})")
+_CLAUSES = re.compile(r"[^,。;!\n]+")
+_RECORD_CLAUSES = re.compile(r"[^,。;:!?\[\]\n]{4,}")
+_HAVING = re.compile(
+    r"(?:患有?|(?<!没)有|得过|得了|查出|既往|合并|您的)(?:过|了)?|\b(?:have|has|had|having|your|history of)(?: an?)? "
+)
+# Who has it is somebody else, or nobody.
+_NOT_TOLD = re.compile(
+    r"[没无不未否怕会吗如若说您你他她它家爸妈父母爷奶]|可能|担心|怀疑|患者|病人|\?"
+    r"|n['’]t\b|\b(?:no|not|without|if|do|could|might|may|maybe|think|worr\w+|afraid|say|says|said|you|he|she|they"
+    r"|patient|(?:grand)?(?:mother|father)|mom|dad|mum|wife|husband|sister|brother|family)\b"
+)
+# Where such a word is, a number may be of a drug, or of one that is asked for.
+_TAKING = re.compile(
+    r"[吃服喝用含药针贴敷打]|可以|行|够|好|吗|\?|毫克|毫升|克|单位"
+    r"|\b(?:tak(?:e|es|en|ing)|took|us(?:e|es|ed|ing)|swallow\w*|drink\w*|give\w*|pills?|tablets?|drops?|doses?|can|may"
+    r"|should|enough|m\s?[gl]|mcg|iu|units?)\b"
+)
 _SECRET_RUN = 10  # Chinese characters in a row that may not be repeated of what is secret
 _LEAST_GROUNDED = 0.4
 _ENGLISH_IN_CHINESE = frozenset(["ct", "mri", "x", "b", "icu", "bmi", "hiv", "ecg", "ekg", "crp", "spo2", "kb", "ok"])
 
 
+_FACT = "gives a diagnosis as a fact"
 _LOOKS_UNKNOWN = "names what looks like a disease that was not retrieved"
 _NO_SUCH_RECORD = "cites a record that there is not"
 _WRONG_NUMBER = "names a disease without its number, or with another's"
@@ -384,10 +497,14 @@ class AnswerGuard:
         self.others = OtherDiseases(documents, names, lexicon)
         self._symptoms, self._sayings = _symptom_words(lexicon), _sayings(lexicon)
         departments = (str(d.metadata.get("department", "")) for d in documents if not is_tainted(d))
-        own = (name for document in documents for name in names_of(document))
+        own = [name for document in documents for name in names_of(document)]
         self._records = _bare("\n".join([*self.others.records, *departments, *own]))
+        quotes = list(quotes)
         self._said = _bare("\n".join(quotes))
         self._query = _bare(query)
+        self._clauses = frozenset(_RECORD_CLAUSES.findall(self._records)) - {_as_name(name) for name in own}
+        self._history = _history(_bare(without_instructions(query)), self.others)
+        self._counts = _counts(self._query, [bare for quote in quotes if (bare := _bare(quote).strip())])
         self._read = f"{self._records}\n{self._said}"
         self._pairs = _pairs(self._read) | _pairs(_PHRASES) | _term_pairs(lexicon)
         self._vocabulary = _latin_words(f"{_WORDS} {self._read}")
@@ -404,18 +521,24 @@ class AnswerGuard:
         Args:
             sentence: Of the answer, whole. Words that run over into it from the sentence before count, too.
         """
-        whole = _bare(self._tail + sentence)
-        sentence = self._without_quotations(sentence)
-        own, plain = _bare(sentence), _bare(self._tail + sentence)
+        whole = self._after_tail(_bare(sentence))
+        own = self._without_history(_bare(self._without_quotations(sentence)))
+        plain = self._after_tail(self._without_records(own))
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
         self._tail = self.others.masked(plain)[-24:]
         if not own.strip():
             return None
-        named, left = self.others.named(own), self.others.masked(own)
-        if any(not numbers for _, _, numbers in named) or self.others(_joined(plain)):
+        named, left = self.others.named(own), self.others.masked(self._without_records(own))
+        if _AS_FACT.search(_HARMLESS.sub("…", _FACT_MARKS.sub("", self.others.masked(own)))):
+            return _FACT
+        if any(not numbers for _, _, numbers in named) or self.others(self._rejoined(plain)):
             return "names a disease that was not retrieved"
+        whole = self._without_counts(_HARMLESS.sub("□", self._without_history(whole)))
+        own_words = self._without_counts(_HARMLESS.sub("□", own))
         for pattern, reason in _CHECKS:
-            if _found(pattern, whole) or pattern.search(_joined(own)):
+            if pattern is _CERTAIN:
+                whole, own_words = self._without_records(whole), self._without_records(own_words)
+            if _found(pattern, whole) or pattern.search(_joined(own_words)):
                 return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
@@ -432,12 +555,47 @@ class AnswerGuard:
         # [1]社区获得性肺炎 is as good as 社区获得性肺炎[1].
         if not self._fit(marks) and (marks[0][1] or not self._fit(marks[::-1])):
             return _WRONG_NUMBER
-        if not self._grounded(own) or self._names_something_strange(left):
+        if not self._grounded(own) or self._names_something_strange(left) or self._treats_with_something_strange(left):
             return _UNGROUNDED
         # [1] alone says nothing.
         self.said_something = self.said_something or bool(_LETTER.search(own))
         self._cited |= numbers
         return None
+
+    def _without_counts(self, plain: str) -> str:
+        """Return a bare text without what the patient has counted, where nobody is told to take anything."""
+        if not _TAKING.search(plain):
+            for told in self._counts:
+                plain = plain.replace(told, "□")
+        return plain
+
+    def _without_records(self, plain: str) -> str:
+        """Return a bare text without whole clauses of the records, which may say what a model may not."""
+        return _RECORD_CLAUSES.sub(
+            lambda clause: "□" * len(clause[0]) if clause[0] in self._clauses else clause[0], plain
+        )
+
+    def _without_history(self, plain: str) -> str:
+        """Return a bare text without the diseases that the patient says he has, where it says that he has them."""
+        return plain if self._history is None else self._history.sub("□", plain)
+
+    def _after_tail(self, own: str) -> str:
+        """Return a bare sentence behind the end of the one before."""
+        return _bare(f"{self._tail}{';' if self._are_symptoms(self._tail, own) else ''}{own}")
+
+    def _rejoined(self, plain: str) -> str:
+        """Return a bare text as `_joined` does, but symptoms of a list apart: 口干、眼干 does not name 干眼."""
+        return _STOPS.sub(
+            lambda stop: ";" if self._are_symptoms(plain[: stop.start()], plain[stop.end() :]) else "", plain
+        )
+
+    def _are_symptoms(self, before: str, behind: str) -> bool:
+        """Return whether one text ends with a symptom and the other begins with one."""
+        last, first = _LAST_RUN.search(before[-20:]), _FIRST_RUN.match(behind[:20])
+        if last is None or first is None:
+            return False
+        ends, beginnings = ([last[1], *_tails(last[1])], (first[1][:n] for n in range(2, len(first[1]) + 1)))
+        return any(map(self._is_symptom, ends)) and any(map(self._is_symptom, beginnings))
 
     def _without_quotations(self, sentence: str) -> str:
         """Return a sentence without the patient's own words between quotation marks, which may name any disease."""
@@ -509,6 +667,15 @@ class AnswerGuard:
                     return True
         return False
 
+    def _treats_with_something_strange(self, left: str) -> bool:
+        """Return whether something is to be taken or used that neither the records nor the patient speak of."""
+        for match in _TREATING.finditer(left):
+            item = match[match.lastgroup or 0]
+            words = _latin_words(item) - _TAKEN_BY_ALL
+            if any(pair not in self._pairs for pair in _pair_list(item)) or not words <= self._english:
+                return True
+        return False
+
     def _is_strange(self, item: str, *, first: bool) -> bool:
         """Return whether an item as short as a name is said neither in the records nor by the patient.
 
@@ -527,11 +694,37 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_DOSE, "gives a dose"),
     (_DRUG, "names a drug"),
     (_PRESCRIBING, "prescribes"),
-    (_CERTAIN, "gives a diagnosis as a fact"),
+    (_CERTAIN, _FACT),
     (_DISMISSING, "talks out of seeing a doctor"),
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),
 )
+
+
+def _history(query: str, others: OtherDiseases) -> re.Pattern[str] | None:
+    """Return what tells of the diseases that the patient, in a bare query, says he has; `None` if there are none."""
+    told = set()
+    for clause in _CLAUSES.findall(query):
+        if _NOT_TOLD.search(clause):
+            continue
+        for match in _HAVING.finditer(clause):
+            rest = clause[match.end() :]
+            named = [name for place, name, _ in others.named(rest) if place == 0]
+            like = _DISEASE_LIKE.match(rest)
+            told |= {*named, *([rest[: like.end() + (rest[like.end() :][:1] in ("病", "症"))]] if like else ())}
+    names = "|".join(map(re.escape, sorted(told, key=len, reverse=True)))
+    return re.compile(rf"(?:{_HAVING.pattern})(?:{names})(?:\b|(?<![a-z]))(?:病史|史)?") if told else None
+
+
+def _counts(query: str, symptoms: Sequence[str]) -> frozenset[str]:
+    """Return how often and how many symptoms there are, as a bare query says it, with a little around: 每天5次水样."""
+    told = set()
+    for clause in _CLAUSES.findall(query):
+        if not _TAKING.search(clause) and any(symptom in clause for symptom in symptoms):
+            for match in _DOSE.finditer(clause):
+                behind = clause[match.end() : match.end() + 2]
+                told.add(match.group() + behind if behind.strip() else clause[: match.end()][-20:].strip())
+    return frozenset(told)
 
 
 def _citations(plain: str) -> list[tuple[int, str, set[int]]]:
@@ -588,7 +781,7 @@ def fit_sentences(text: str, others: Callable[[str], object]) -> str:
 
 def unfit(text: str) -> bool:
     """Return whether what a record says may not be repeated: an order, a dose, a contact, a drug."""
-    return _is_order(text) or _found(_DRUG, _bare(text))
+    return _is_order(text) or _found(_DRUG, _HARMLESS.sub("□", _bare(text)))
 
 
 def fit_name(name: str) -> str:
@@ -598,7 +791,10 @@ def fit_name(name: str) -> str:
 
 def _is_order(text: str) -> bool:
     plain = _bare(text)
-    return any(_found(check, plain) for check in (_INSTRUCTION, _DOSE, _CONTACT, _LEAK, _DISMISSING, _PRESCRIBING))
+    harmful = _HARMLESS.sub("□", plain)
+    return _found(_INSTRUCTION, plain) or any(
+        _found(check, harmful) for check in (_DOSE, _CONTACT, _LEAK, _DISMISSING, _PRESCRIBING)
+    )
 
 
 @functools.cache
@@ -658,7 +854,7 @@ def _spellings(names: Iterable[str]) -> str:
 
 def _joined(plain: str) -> str:
     """Return the text without blanks and stops between Chinese characters, so that a name cannot be cut by one."""
-    return re.sub(r"(?<=[\u3400-\u9fff])[^\u3400-\u9fffa-z0-9□]+(?=[\u3400-\u9fff])", "", plain)
+    return _STOPS.sub("", plain)
 
 
 def _tails(word: str) -> list[str]:
