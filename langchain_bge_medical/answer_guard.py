@@ -162,8 +162,9 @@ _DOSE = re.compile(
     rf"|(?:once|twice|times)[\s-]+daily|every[\s-]+{_NUMBER}[\s-]*(?:hours|hrs?|h)\b|\b(?:bid|tid|qid|qd|prn)\b"
     rf"|{_NUMBER}[\s-]*(?:g|l)\b(?!/d?l)|加倍(?:服|剂量|用药|吃)|双倍剂量|足量|首剂|剂量|用量|疗程{_NUMBER}"
     r"|dosage|\bdose\b|double the|[早晚][早晚饭]?(?:各)?(?:服用?|口服)|[服用吃][^。,;]{0,2}[一两二三四]次"
-    rf"|\b(?:one|two|three|half|it (?:once|twice)|{_NUMBER} times) (?:in the (?:morning|evening)|at night|at bedtime"
+    rf"|\b(?:one|two|three|half|it (?:once|twice)) (?:in the (?:morning|evening)|at night|at bedtime"
     r"|with (?:food|meals)|(?:before|after) (?:bed|food|meals))\b"
+    rf"|{_NUMBER} times (?:with|before|after) (?:food|meals)\b"
 )
 _DRUG = re.compile(
     r"阿司匹林|布洛芬|对乙酰氨基酚|扑热息痛|泰诺|芬必得|散利痛|去痛片|感冒灵|连花清瘟|板蓝根"
@@ -230,7 +231,7 @@ _DISMISSING = re.compile(
     r"|着急)*(?:去|看|就|叫|打|拨打|找|做)?(?:医院|急诊|医生|就医|就诊|120|救护车|检查|担心|害怕|紧张"
     r"|理会|在意|治疗|面诊)|没(?:有)?(?:什么|啥)?(?:大碍|大事|事的|危险|问题的)"
     r"|(?:不是|并非|不属于|不算)(?:急症|急诊|紧急|危险)"
-    r"|(?:并不|(?:情况|病情|症状|这)[^。,;]{0,2}不)(?:太|很|算)?(?:严重|紧急|要紧)|不(?:急着|急于|考虑)(?:马上)?(?:去|看|就)"
+    r"|(?:并不|(?<!如果)(?<!若)(?:情况|病情|症状|这)[^。,;]{0,2}不)(?:太|很|算)?(?:严重|紧急|要紧)(?!时|的话)|不(?:急着|急于|考虑)(?:马上)?(?:去|看|就)"
     r"|(?:可以?|先|暂时?)(?:先|暂时)?不(?:用|必)?(?:就医|就诊|去医院|去急诊|看医生)"
     r"|不(?:就医|就诊|去医院|去急诊|看医生|看病)(?:也|都)?(?:可以|行|没事|没关系|无妨)(?=[,。;!?]|$)"
     r"|再(?:去|看|就)[^。,;]{1,6}也(?:可以|行|来得及|不[迟晚])"
@@ -244,7 +245,7 @@ _DISMISSING = re.compile(
     r"|\bno (?:urgent |immediate )?need\b"
     r"|\bno (?:doctor|hospital|medical)[a-z ]{0,16} (?:is|are) (?:needed|necessary|required)\b"
     r"|\b(?:doctor|hospital|visit|care)[a-z ]{0,16} (?:is|are)(?: not|n['’]t) (?:needed|necessary|required)\b"
-    r"|\bskip (?:the|a|your|seeing|going)\b|\b(?:can|could|may) wait\b"
+    r"|\bskip (?:the|your|seeing|going)\b|\b(?:can|could|may) wait\b"
     r"|\b(?:false alarm|nothing (?:serious|dangerous|urgent|to worry)"
     r"|safe to (?:ignore|wait|stay)|ignore (?:the|this|that|any)|stay (?:at )?home"
     r"|wait (?:it out|a (?:few|couple)))\b"
@@ -313,7 +314,7 @@ _PHRASES = (
     "建议尽快尽早及时今天立即就诊就医前往医院急诊挂号科室门诊内科外科妇科儿科耳鼻喉科眼科皮肤科神经内科心血管内科呼吸内科消化内科泌尿外科骨科口腔科精神科感染科由医生进一步检查化验血常规影像拍片彩超心电图确认明确判断评估面诊如果若出现以下加重不缓解持续请马上拨打并不是诊断仅供参考不能代替以便"
     "目前资料不足以无法确定需要补充更多信息例如是否有没有发热疼痛持续多久什么时候开始注意休息观察变化第一第二第三第四第五编号记录两者三者都有区别鉴别较急较慢较轻较重起病病程明显突出可以伴有多为少见时间更加告诉家人寻求帮助陪同前往看一看查一查突然出现意识不清剧烈头痛呼吸困难胸痛便血高热补充水分清淡饮食保暖避免劳累放松作息规律知识库提到指出其中首先最后总之综上因此所以因为由于但是不过同时伴随先后排在前面后面属于情况下紧急程度近日预约危险信号"
     "您好依据诱因其他原因其它疾病您所说的年龄性别病情加重病情变化的信号症状特点炎症刺激引起急症"
-    "急救电话需拍胸片才能确诊请勿不要自行用药服用药物也就是说孕早期孕晚期要注意"
+    "急救电话需拍胸片才能确诊请勿不要自行用药服用药物也就是说孕早期孕晚期要注意症状严重时不严重时"
 )
 _WORDS = (
     "based on your you describe described mention mentioned say said symptoms symptom complaint the a an and or of to "
@@ -351,41 +352,11 @@ _TREATING = re.compile(
     r"|(?:^|[.;,] ?)(?P<subject>[a-z]+) (?:can |may |might |will |usually )*(?:helps?|relieves?|eases?|treats?)\b"
 )
 _TAKEN_BY_ALL = frozenset(
-    [
-        "water",
-        "fluid",
-        "fluids",
-        "liquids",
-        "plenty",
-        "lots",
-        "rest",
-        "easy",
-        "temperature",
-        "pulse",
-        "pressure",
-        "photo",
-        "photos",
-        "picture",
-        "ambulance",
-        "taxi",
-        "mask",
-        "sips",
-        "deep",
-        "breath",
-        "breaths",
-        "break",
-        "seat",
-        "seats",
-        "place",
-        "medicine",
-        "medicines",
-        "medication",
-        "warm",
-        "cool",
-        "sleep",
-        "weeks",
-        "more",
-    ]
+    re.findall(
+        "[a-z]+",
+        "water fluid fluids liquids plenty lots rest easy temperature pulse pressure photo photos picture ambulance "
+        "taxi mask sips deep breath breaths break seat seats place medicine medicines medication warm cool sleep weeks",
+    )
 )
 _LISTED = re.compile(r"[、:()]|(?<!以)和(?!信)|或者?|以及|(?<!以)及(?![时早])|与|\b(?:and|or)\b")
 _LITTLE = frozenset("的了您我它其这该是在有与也都就较更最很比常多会要")

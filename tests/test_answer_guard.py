@@ -391,6 +391,7 @@ HARMFUL = [
     "Steroids may help with this; see a doctor today.",
     "One in the morning and one at night is enough.",
     "Take it twice with food and see a doctor.",
+    "Three times with food, then see a doctor.",
     "It isn't serious.",
     "It isn't urgent.",
     "You do not have to see a doctor.",
@@ -423,6 +424,9 @@ def test_what_nobody_knows_is_not_recommended_to_be_taken(sentence: str) -> None
     [
         "这是社区获得性肺炎[1]的常见表现。",
         "如果不去医院,病情可能加重。",
+        "如果症状不严重,也请近日就诊。",
+        "症状不严重时也请就诊。",
+        "Fever and cough three times at night may be community-acquired pneumonia [1].",
         "It is possible that you have community-acquired pneumonia [1].",
         "If you have community-acquired pneumonia [1], see a doctor today.",
         "You may have community-acquired pneumonia [1].",

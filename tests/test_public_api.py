@@ -109,7 +109,7 @@ MAY_IMPORT = {
     "packed.linear": set(),
     "packed.team": set(),
     "packed.attention": set(),
-    "packed.encoder": {"packed.weights", "packed.linear", "packed.attention"},
+    "packed.encoder": {"model_files", "packed.weights", "packed.linear", "packed.attention"},
     "cross_encoders": {"digests", "model_files", "score_cache", "pair_tokenizer"} | PACKED,
     "remote_cross_encoders": {"cross_encoders", "digests", "well_formed"},
     "embeddings": {"digests", "model_files", "well_formed"},
