@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, PairLogit, sigmoid
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
 from langchain_bge_medical.serving import scheduler
 from langchain_bge_medical.serving.scheduler import (
     BatchReport,
@@ -907,6 +908,26 @@ def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wai
     assert engine.state == "broken"
     engine.close()
     assert engine.state == "closed"
+
+
+def test_that_the_server_of_a_model_is_away_is_not_held_against_the_model() -> None:
+    class Elsewhere(SharedCharacters):
+        def logits(self, pairs: Any) -> list[float]:
+            if self.broken is not None and pairs != [PROBE]:
+                raise ValueError("the last answer before the server went away")
+            return super().logits(pairs)
+
+    scorer = Elsewhere()
+    engine = ScoringEngine(lambda: scorer, probe=PROBE)
+    engine.start()
+    scorer.broken = RemoteRerankerError("http://gpu1:8000: no rerank server answered")
+    for _ in range(4):
+        with pytest.raises(ValueError, match="last answer"):
+            engine.submit(pairs("咳")).result(timeout=5)
+    scorer.broken = None
+    assert logits(engine.submit(pairs("咳"))) == [-1.0]
+    assert engine.counts.reloads == 0
+    engine.close()
 
 
 def test_one_request_that_breaks_the_model_each_time_does_not_take_the_engine_down() -> None:

@@ -26,6 +26,7 @@ from pydantic import Field
 
 from langchain_bge_medical.chains import NOTICE
 from langchain_bge_medical.cross_encoders import sigmoid
+from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
 from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.app import Limits
 from tests.conftest import record_documents
@@ -703,6 +704,22 @@ def test_when_the_model_is_lost_readiness_says_so_and_requests_are_503() -> None
         assert remote.http.get("/health").status_code == 503
         refused = remote.post("/rerank", {"query": "咳", "documents": ["咳"]})
         assert (refused.status_code, refused.json()["error"]["type"]) == (503, "service_broken")
+
+
+def test_while_the_rerank_server_behind_it_is_away_requests_are_503_and_it_recovers_by_itself() -> None:
+    with service() as remote:
+        body = {"query": "咳", "documents": ["咳"]}
+        remote.scorer.broken = RemoteRerankerError("http://gpu1:8000: no rerank server answered")
+        for _ in range(4):  # more than a broken model is forgiven
+            refused = remote.post("/rerank", body)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "reranker_unavailable")
+            assert refused.headers["Retry-After"] == "5"
+        assert events_of(remote.post("/chat", {"query": COMPLAINT}).text)[0][0] == "triage"
+        assert remote.post("/ask", {"query": COMPLAINT, "rerank": False}).status_code == 200
+        assert remote.http.get("/health").status_code == 200
+        remote.scorer.broken = None
+        assert remote.post("/rerank", body).status_code == 200
+        assert remote.app.state.service.engine.counts.reloads == 0
 
 
 def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:

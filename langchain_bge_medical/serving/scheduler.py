@@ -222,7 +222,8 @@ class ScoringEngine:
       `token_budget`, with at most a tenth of it padding. There is no waiting for company.
     - **Failures** stay with the guilty request: a batch that fails is halved until the request is found; one
       that does not fit into memory is halved until it does. A thread that dies is replaced; the requests it
-      was at are tried again alone, once.
+      was at are tried again alone, once. Where the model is on a server, that server's being away is nobody's
+      fault: requests fail until it is back.
 
     An encoder may offer `pair_logits` (or `logits`), `token_counts(pairs)` and `token_budget`, as
     `BGECrossEncoder` does; one without a `token_budget` gets up to 1,024 pairs in one call. One that needs no
@@ -670,7 +671,9 @@ class ScoringEngine:
 
     def _blame(self, items: Sequence[_Item], error: Exception) -> None:
         """Fail the items' requests, unless it is the model that is broken: then they are tried again, once, alone."""
-        if self._probe is None or is_out_of_memory(error) or self._check_model():
+        if is_unreachable(error):  # says nothing that was sent
+            logger.error("%s", error)
+        if self._probe is None or is_out_of_memory(error) or is_unreachable(error) or self._check_model():
             guilty = list(items)
         else:
             for item in items:
@@ -680,11 +683,16 @@ class ScoringEngine:
             item.job.fail(error)
 
     def _check_model(self) -> bool:
-        """Return whether the model still scores the probe; if not, it is loaded anew."""
+        """Return whether the model still scores the probe; if not, it is loaded anew.
+
+        One on a server that cannot be asked now counts as sound: loading it anew would not bring the server back.
+        """
         assert self._probe is not None  # noqa: S101 - for the type checker; callers looked
         try:
             score_pairs(self.encoder(), [self._probe])
         except Exception as error:
+            if is_unreachable(error):
+                return True
             logger.error("the reranker fails on every pair (%s)", type(error).__name__)
             self._forget_model()
             return False
@@ -835,6 +843,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     words = str(error).lower() if isinstance(error, RuntimeError) else ""
     return named or "out of memory" in words or "can't allocate memory" in words
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether an error says that the model is on a server that did not answer, or refused."""
+    from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
+
+    return isinstance(error, RemoteRerankerError)
 
 
 def _free_memory() -> None:

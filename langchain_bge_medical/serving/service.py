@@ -22,6 +22,7 @@ from langchain_bge_medical.serving.scheduler import (
     PairScore,
     ScoringEngine,
     is_out_of_memory,
+    is_unreachable,
 )
 from langchain_bge_medical.serving.schemas import Limits, Problem
 from langchain_bge_medical.serving.telemetry import Call, Telemetry
@@ -213,6 +214,8 @@ def as_problem(error: Exception) -> Problem | None:
         return _too_late()
     if is_out_of_memory(error):
         return Problem(503, "out_of_memory", "this request does not fit into memory", retry_after_s=5)
+    if is_unreachable(error):
+        return Problem(503, "reranker_unavailable", "the rerank server behind this one gave no scores", retry_after_s=5)
     return None
 
 
