@@ -39,6 +39,7 @@ from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_
 from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
+from langchain_bge_medical.well_formed import well_formed
 
 Lang = Literal["zh", "en"]
 logger = logging.getLogger(__name__)
@@ -370,6 +371,7 @@ class _Checker:
     def _check(self, sentence: str) -> str:
         if not sentence:
             return ""
+        sentence = well_formed(sentence)  # no file, terminal or response takes half an emoji
         # Here and not by the piece, so that an answer that comes whole is cut where one that is streamed is.
         self.failed = len(sentence) > _LONGEST_SENTENCE or self._read > _LONGEST_ANSWER
         self._read += len(sentence)

@@ -526,6 +526,23 @@ class Down(BaseChatModel):
         raise ConnectionError(f"nobody there; the prompt was {URGENT}")
 
 
+class Pieces(Down):
+    """A chat model that says its answer in these pieces."""
+
+    pieces: list[str]
+
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for piece in self.pieces:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+
+
+def test_an_emoji_that_comes_in_halves_is_put_together_and_half_a_one_is_replaced(retriever: BM25Retriever) -> None:
+    llm = Pieces(pieces=["可能与社区获得性肺炎有关\ud83d", "\ude00[1]。", "请到呼吸内科\udc00就诊[1]。", "\ud83d"])
+    answer = answer_chain(retriever, llm).invoke(QUERY)["answer"]
+    assert answer.startswith("可能与社区获得性肺炎有关😀[1]。请到呼吸内科\ufffd就诊[1]。\ufffd")
+    answer.encode()
+
+
 @pytest.mark.parametrize("said", ["", REPLY])
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_red_flags_diseases_and_records_are_told_when_the_chat_model_is_down(
