@@ -109,6 +109,8 @@ _UNCITED: Mapping[Lang, str] = {
 }
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
+SILENCE_S = 120.0
+"""Seconds that a chat model may take to its first words, or from one piece to the next, before the records answer."""
 _NUMBERS = r"(?: ?[\[【〔][\d,、 ]{1,12}[\]】〕])*"
 _ENDS: Mapping[Lang, re.Pattern[str]] = {
     "zh": re.compile(rf"[。!?！？\n]{_NUMBERS}"),
@@ -319,9 +321,9 @@ class _Checker:
             self._give_up(error)
 
     async def ahear(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-        """Do as `hear`."""
+        """Do as `hear`; a server that accepts and then is silent counts as one that is down."""
         try:
-            async for piece in pieces:
+            while (piece := await asyncio.wait_for(anext(pieces, None), SILENCE_S)) is not None:
                 yield piece
         except Exception as error:
             self._give_up(error)

@@ -1364,6 +1364,8 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
                 f"reaches every OpenAI-compatible server (DeepSeek, Qwen, Ollama, vLLM)"
             ) from None
         return init_chat_model(name, model_provider=provider)  # type: ignore[no-any-return]
+    from langchain_bge_medical.chains import SILENCE_S
+
     try:
         from langchain_openai import ChatOpenAI
     except ImportError:
@@ -1373,7 +1375,8 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
         raise UserError(
             "--llm openai:… needs OPENAI_API_KEY in the environment, or --llm-base-url of a server that wants none"
         )
-    return ChatOpenAI(model=name, base_url=base_url, api_key=key or "none")
+    # Left alone, it waits ten minutes for a server that says nothing, three times.
+    return ChatOpenAI(model=name, base_url=base_url, api_key=key or "none", timeout=SILENCE_S, max_retries=1)
 
 
 def _stopwatch() -> Any:
