@@ -210,6 +210,44 @@ def test_without_its_extra_an_option_says_what_to_install(
     assert says in refused(run("ask", "头痛", "--kb", kb, *(a.format(tmp_path / "index") for a in arguments)))
 
 
+def test_bytes_of_another_encoding_in_the_query_are_read_as_replacement_characters(run: Run, kb: Path) -> None:
+    done = run("ask", "头痛\udcff", "--kb", kb, "--json")
+    assert json.loads(done.stdout)["query"] == "头痛\ufffd"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "cp1252"])
+def test_json_is_json_whatever_the_terminal_can_show(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    cli._print_json({"query": "头痛 naïve 😀"})
+    stdout.seek(0)
+    assert json.load(stdout) == {"query": "头痛 naïve 😀"}
+
+
+def chat_models(monkeypatch: pytest.MonkeyPatch, init_chat_model: Callable[..., Any]) -> None:
+    """Have LangChain's chat models made by this."""
+    monkeypatch.setitem(sys.modules, "langchain", SimpleNamespace())  # type: ignore[arg-type]
+    module = SimpleNamespace(init_chat_model=init_chat_model)
+    monkeypatch.setitem(sys.modules, "langchain.chat_models", module)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("Unsupported provider='foo'"), "--llm foo:m: Unsupported provider='foo'"),
+        (ImportError("Unable to import langchain_foo"), "pip install langchain langchain-foo"),
+    ],
+)
+def test_a_provider_that_langchain_does_not_know_or_has_no_package_for_is_one_line(
+    run: Run, error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init_chat_model(*_: Any, **__: Any) -> Any:
+        raise error
+
+    chat_models(monkeypatch, init_chat_model)
+    assert says in refused(run("ask", "头痛", "--llm", "foo:m"))
+
+
 def test_without_the_extra_serve_the_service_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import langchain_bge_medical.serving as package
     from langchain_bge_medical.serving import server
