@@ -199,7 +199,7 @@ LLM = Annotated[
 ]
 LLMUrl = Annotated[
     str | None,
-    typer.Option("--llm-base-url", help="Address of an OpenAI-compatible server.", show_default=False),
+    typer.Option("--llm-base-url", help="Address of its server, e.g. an OpenAI-compatible one.", show_default=False),
 ]
 Language = Annotated[Lang, typer.Option("--lang", help="Language of what is shown.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -1362,7 +1362,7 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
     """Return the chat model that `PROVIDER:MODEL` names."""
     if spec is None:
         if base_url is not None:
-            raise UserError("--llm-base-url needs --llm openai:MODEL")
+            raise UserError("--llm-base-url needs --llm PROVIDER:MODEL")
         return None
     provider, _, name = spec.partition(":")
     if not name:
@@ -1371,7 +1371,8 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
         try:
             from langchain.chat_models import init_chat_model
 
-            return init_chat_model(name, model_provider=provider)  # type: ignore[no-any-return]
+            where = {} if base_url is None else {"base_url": base_url}
+            return init_chat_model(name, model_provider=provider, **where)  # type: ignore[no-any-return]
         except ValueError as error:  # a provider that it does not know, or a key that is missing
             raise UserError(f"--llm {spec}: {error}") from None
         except ImportError:

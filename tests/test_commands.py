@@ -165,7 +165,7 @@ def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run:
         (("--store", "chroma:http://127.0.0.1:9"), "--store: no chroma server can be reached at http://127.0.0.1:9"),
         (("--store", "milvus:http://127.0.0.1:9"), "--store: no milvus server can be reached at http://127.0.0.1:9"),
         (("--reranker", "http://"), "--reranker: "),
-        (("--llm-base-url", "http://127.0.0.1:1/v1"), "--llm-base-url needs --llm openai:MODEL"),
+        (("--llm-base-url", "http://127.0.0.1:1/v1"), "--llm-base-url needs --llm PROVIDER:MODEL"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(run: Run, kb: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -246,6 +246,13 @@ def test_a_provider_that_langchain_does_not_know_or_has_no_package_for_is_one_li
 
     chat_models(monkeypatch, init_chat_model)
     assert says in refused(run("ask", "头痛", "--llm", "foo:m"))
+
+
+@pytest.mark.parametrize("url", [None, "http://gpu:11434"])
+def test_the_address_of_a_chat_model_reaches_every_provider(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat_models(monkeypatch, lambda name, **settings: (name, settings))
+    asked: Any = cli._chat_model("ollama:qwen:7b", url)
+    assert asked == ("qwen:7b", {"model_provider": "ollama"} | ({"base_url": url} if url else {}))
 
 
 def test_without_the_extra_serve_the_service_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
