@@ -301,6 +301,7 @@ def chat(
     chat_model = _chat_model(llm, llm_base_url)
     parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype.value)
     chain = _chain(parts, chat_model, lang)
+    parts.compressor.warmup()  # a reranker that there is not is told before the patient types anything
     session = ChatSession(chain)
     _show_model(parts.model, lang)
     out.print(str(texts["chat"]))
@@ -739,8 +740,7 @@ def evaluate(
     from langchain_bge_medical.evaluation.report import guard_lines, html_report
 
     labelled = comparing.read_queries(queries)
-    if page is not None and (page.is_dir() or not page.parent.is_dir()):  # told now, not when everything is measured
-        raise UserError(f"--html is a file in a folder that is there, got {page}")
+    _check_file("--html", page)
     parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype.value)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
     candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
@@ -910,6 +910,7 @@ def calibrate(
 
     if save_as is None and index is None:
         raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
+    _check_file("--out", save_as)
     labelled = []
     for file in queries:
         read = read_queries(file)
@@ -1429,6 +1430,12 @@ def _stopwatch() -> Any:
                 self.milliseconds[stage] = round(self.milliseconds[stage] + elapsed, 1)
 
     return Stopwatch()
+
+
+def _check_file(option: str, path: Path | None) -> None:
+    """Refuse a file that could not be written: now, not when everything is measured."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(f"{option} is a file in a folder that is there, got {path}")
 
 
 def _print_json(data: Any) -> None:

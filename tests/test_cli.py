@@ -237,6 +237,7 @@ def test_chat_adds_what_is_said_next_to_the_picture() -> None:
         (("ask", "头痛", "--top-n", "0"), "--top-n"),
         (("index",), "--index FOLDER"),
         (("calibrate", "--queries", "/no/such/file"), "--out FILE"),
+        (("calibrate", "--queries", "/dev/null", "--out", "/no/such/folder/c.json"), "--out is a file in a folder"),
         (("evaluate", "--queries", "/dev/null", "--html", "/no/such/folder/r.html"), "holds no query"),
         (("finetune", "--out", "/tmp/x", "--loss", "mse"), "teacher"),
     ],

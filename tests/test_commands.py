@@ -154,6 +154,12 @@ def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run:
     assert "偏头痛" in answers[-2]
 
 
+def test_chat_tells_of_a_reranker_that_there_is_not_before_the_patient_types_anything(run: Run, kb: Path) -> None:
+    done = run("chat", "--kb", kb, "--reranker", "/no/such/folder", typed="嗓子疼\n")
+    assert "/no/such/folder" in str(done.exception)
+    assert done.stdout == ""
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # inside the databases' clients
 @pytest.mark.parametrize(
     ("arguments", "says"),
