@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
-State = Literal["starting", "ready", "draining", "broken", "closed"]
+State = Literal["starting", "ready", "broken", "closed"]
 
 # A round: the pairs whose turn it is next, from which batches of like length are made.
 _ROUND_BATCHES = 8
@@ -54,7 +54,7 @@ class Overloaded(EngineError):
 
 
 class NotReady(EngineError):
-    """The engine is starting, draining, closed or broken, as `state` says."""
+    """The engine is starting, closed or broken, as `state` says."""
 
     def __init__(self, state: State) -> None:
         """Take the state."""
@@ -284,7 +284,7 @@ class ScoringEngine:
 
     @property
     def state(self) -> State:
-        """`starting` until the encoder is loaded, `ready`, `draining`, `broken` or `closed`."""
+        """`starting` until the encoder is loaded, `ready`, `broken` or `closed`."""
         return self._state
 
     @property
@@ -309,7 +309,7 @@ class ScoringEngine:
 
     @property
     def loaded_encoder(self) -> BaseCrossEncoder | None:
-        """The encoder that was loaded last, without waiting for one that is being loaded; `None` before the first."""
+        """The encoder that is loaded, without waiting for one that is being loaded; `None` while there is none."""
         return self._loaded
 
     def ready(self, *, stuck_after_s: float = 60.0) -> bool:
@@ -357,10 +357,10 @@ class ScoringEngine:
 
         Raises:
             Overloaded: If there is no room for it now.
-            NotReady: If the engine is draining, closed or broken.
+            NotReady: If the engine is closed or broken.
         """
         with self._condition:
-            if self._state in ("draining", "closed", "broken"):
+            if self._state in ("closed", "broken"):
                 raise NotReady(self._state)
             if self._max_wait_s is not None:
                 self._check_room(tokens)
@@ -412,20 +412,6 @@ class ScoringEngine:
             self._warm = True
             if self._state == "starting":
                 self._state = "ready"
-
-    def drain(self, timeout_s: float | None = None) -> bool:
-        """Let nobody in any more, and wait until what was let in is done.
-
-        Args:
-            timeout_s: How long to wait at most.
-
-        Returns:
-            Whether everything was done in time.
-        """
-        with self._condition:
-            if self._state in ("starting", "ready"):
-                self._state = "draining"
-            return self._condition.wait_for(lambda: self._backlog_requests == 0, timeout_s)
 
     def close(self) -> None:
         """Stop after the batch that is running; what waits fails with `NotReady`."""
@@ -518,6 +504,7 @@ class ScoringEngine:
                 batch = self._next_batch(encoder)
                 if batch:
                     self._score(encoder, batch)
+                del encoder  # the next one, if this is forgotten, must find room where this one was
                 self._jobs = [job for job in self._jobs if job.live]
         except BaseException as death:  # what is no Exception ends a thread; the thread ends here, the engine does not
             self._on_death(death)
@@ -703,7 +690,7 @@ class ScoringEngine:
         """Let the model be loaded anew; after a few failures in a row, give up."""
         self._strikes += 1
         with self._load_lock:
-            self._encoder = None
+            self._encoder = self._loaded = None
         if self._strikes >= _MAX_STRIKES:
             self._give_up()
             return
