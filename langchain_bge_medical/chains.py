@@ -38,6 +38,7 @@ from langchain_bge_medical.clinical.triage import RedFlags, Triage, default_red_
 from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.retrievers import BGERerankRetriever, BM25Retriever, HybridRetriever
+from langchain_bge_medical.well_formed import well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ _UNCITED: Mapping[Lang, str] = {
 LONGEST_QUERY = 8_000
 """Characters that the chain takes; reading more would keep a processor busy for seconds."""
 _TAKES = 'the chain takes the patient\'s words, or {"query": ..., "history": [...]}'
+SILENCE_S = 120.0
+"""Seconds that a chat model may take to its first words, or from one piece to the next, before the records answer."""
 _NUMBERS = r"(?: ?[\[【〔][\d,、 ]{1,12}[\]】〕])*"
 _ENDS: Mapping[Lang, re.Pattern[str]] = {
     "zh": re.compile(rf"[。!?！？\n]{_NUMBERS}"),
@@ -322,9 +325,9 @@ class _Checker:
             self._give_up(error)
 
     async def ahear(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-        """Do as `hear`."""
+        """Do as `hear`; a server that accepts and then is silent counts as one that is down."""
         try:
-            async for piece in pieces:
+            while (piece := await asyncio.wait_for(anext(pieces, None), SILENCE_S)) is not None:
                 yield piece
         except Exception as error:
             self._give_up(error)
@@ -375,6 +378,7 @@ class _Checker:
     def _check(self, sentence: str) -> str:
         if not sentence:
             return ""
+        sentence = well_formed(sentence)  # no file, terminal or response takes half an emoji
         # Here and not by the piece, so that an answer that comes whole is cut where one that is streamed is.
         self.failed = len(sentence) > _LONGEST_SENTENCE or self._read > _LONGEST_ANSWER
         self._read += len(sentence)

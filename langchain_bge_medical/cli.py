@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from langchain_bge_medical.knowledge_base import KnowledgeBaseError
 from langchain_bge_medical.model_files import BUNDLED, bundled_calibration, bundled_knowledge_base, model_folder
+from langchain_bge_medical.well_formed import well_formed
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -63,6 +65,16 @@ class Search(str, Enum):
 
     hybrid = "hybrid"
     dense = "dense"
+
+
+class DType(str, Enum):
+    """What a reranker computes in."""
+
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 class Lang(str, Enum):
@@ -176,7 +188,7 @@ SearchMode = Annotated[Search, typer.Option(help="Recall by vectors and words, o
 FetchK = Annotated[int, typer.Option(min=1, help="Candidates that are reranked.")]
 TopN = Annotated[int, typer.Option(min=1, help="Diseases that are shown.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda:0, … Default: the best there is.", show_default=False)]
-DTypeName = Annotated[str, typer.Option("--dtype", help="auto, float32, float16, bfloat16 or int8.")]
+DTypeName = Annotated[DType, typer.Option("--dtype", help="What the reranker computes in.")]
 LLM = Annotated[
     str | None,
     typer.Option(
@@ -187,7 +199,7 @@ LLM = Annotated[
 ]
 LLMUrl = Annotated[
     str | None,
-    typer.Option("--llm-base-url", help="Address of an OpenAI-compatible server.", show_default=False),
+    typer.Option("--llm-base-url", help="Address of its server, e.g. an OpenAI-compatible one.", show_default=False),
 ]
 Language = Annotated[Lang, typer.Option("--lang", help="Language of what is shown.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -219,7 +231,7 @@ def ask(
     fetch_k: FetchK = 50,
     top_n: TopN = 5,
     device: Device = None,
-    dtype: DTypeName = "auto",
+    dtype: DTypeName = DType.auto,
     llm: LLM = None,
     llm_base_url: LLMUrl = None,
     lang: Language = Lang.zh,
@@ -232,9 +244,10 @@ def ask(
     from langchain_bge_medical.clinical.triage import Triage
 
     chat_model = _chat_model(llm, llm_base_url)
-    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype.value)
     parts.compressor.warmup()
     chain = _chain(parts, chat_model, lang)
+    query = well_formed(query)  # bytes of another encoding come as halves of characters
     watch = _stopwatch()
     started = time.perf_counter()
     try:
@@ -251,7 +264,7 @@ def ask(
         "timings_ms": {**watch.milliseconds, "total": round(total, 1)},
     }
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201 - rich would wrap it
+        _print_json(report)
         return
     _show_model(parts.model, lang)
     # Red flags stand before everything that was ranked.
@@ -275,7 +288,7 @@ def chat(
     fetch_k: FetchK = 50,
     top_n: TopN = 5,
     device: Device = None,
-    dtype: DTypeName = "auto",
+    dtype: DTypeName = DType.auto,
     llm: LLM = None,
     llm_base_url: LLMUrl = None,
     lang: Language = Lang.zh,
@@ -286,8 +299,9 @@ def chat(
 
     texts = _TEXTS[lang.value]
     chat_model = _chat_model(llm, llm_base_url)
-    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, top_n, device, dtype.value)
     chain = _chain(parts, chat_model, lang)
+    parts.compressor.warmup()  # a reranker that there is not is told before the patient types anything
     session = ChatSession(chain)
     _show_model(parts.model, lang)
     out.print(str(texts["chat"]))
@@ -338,7 +352,7 @@ def index_command(
     model = BGEEmbeddings(embeddings, device=device)
     _, documents = _store(kb or bundled_knowledge_base(), index, store, model)
     if as_json:
-        print(json.dumps({"index": str(index or store), "records": len(documents)}, ensure_ascii=False))  # noqa: T201
+        _print_json({"index": str(index or store), "records": len(documents)})
         return
     out.print(str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store), soft_wrap=True)
 
@@ -359,7 +373,7 @@ def _check(loader: MedicalKBLoader, as_json: bool, embeddings: str | None) -> No
     )
     summary = report.as_json()
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False))  # noqa: T201
+        _print_json(summary)
     else:
         for problem in report.problems:
             where = " ".join(filter(None, (problem.place, problem.disease, problem.field)))
@@ -380,7 +394,7 @@ def serve(
     search: SearchMode = Search.hybrid,
     fetch_k: FetchK = 50,
     device: Device = None,
-    dtype: DTypeName = "auto",
+    dtype: DTypeName = DType.auto,
     llm: LLM = None,
     llm_base_url: LLMUrl = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every network.")] = "127.0.0.1",
@@ -464,7 +478,7 @@ class ServiceSettings(BaseModel):
     search: Search = Search.hybrid
     fetch_k: int = Field(default=50, ge=1)
     device: str | None = None
-    dtype: str = "auto"
+    dtype: DType = DType.auto
     llm: str | None = None
     llm_base_url: str | None = None
     cors_origin: list[str] = []
@@ -497,10 +511,11 @@ def build_service(settings: ServiceSettings, api_keys: Sequence[str] = ()) -> Fa
     from langchain_bge_medical.serving.scheduler import ScoringEngine
     from langchain_bge_medical.serving.telemetry import otlp_tracer
 
-    reranker, embeddings, device, dtype = settings.reranker, settings.embeddings, settings.device, settings.dtype
+    reranker, embeddings, device = settings.reranker, settings.embeddings, settings.device
+    dtype = settings.dtype.value
 
     def load() -> BaseCrossEncoder:
-        return _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype)  # type: ignore[arg-type]  # checked there
+        return _remote(reranker) or BGECrossEncoder(reranker, device=device, dtype=dtype)  # type: ignore[arg-type]  # an Enum of them
 
     try:
         tracer = otlp_tracer() if settings.otel else None
@@ -646,7 +661,7 @@ def rerank_command(
     reranker: Reranker = BUNDLED,
     top_n: Annotated[int | None, typer.Option(min=1, help="Kept of each; default: all.", show_default=False)] = None,
     device: Device = None,
-    dtype: DTypeName = "auto",
+    dtype: DTypeName = DType.auto,
     actors: Annotated[int, typer.Option(min=1, help="Models at work at the same time.")] = 1,
     actor_cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
     actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each.")] = 0,
@@ -672,7 +687,7 @@ def rerank_command(
         remote = _remote(reranker)
         if remote is not None:
             return BGERerankerCompressor(cross_encoder=remote, top_n=top_n)
-        return BGERerankerCompressor(model_name=reranker, device=device, dtype=dtype, top_n=top_n)
+        return BGERerankerCompressor(model_name=reranker, device=device, dtype=dtype.value, top_n=top_n)
 
     try:
         with _progress_of("reranking") as told:
@@ -680,7 +695,7 @@ def rerank_command(
                 source.absolute(),
                 save_to.absolute(),
                 make,
-                settings=f"{_identity(reranker)} dtype={dtype} top_n={top_n}",
+                settings=f"{_identity(reranker)} dtype={dtype.value} top_n={top_n}",
                 actors=actors,
                 cpus=actor_cpus,
                 gpus=actor_gpus,
@@ -712,7 +727,7 @@ def evaluate(
         typer.Option("--html", help="Write a page with plots and the queries that got worse, in their words."),
     ] = None,
     device: Device = None,
-    dtype: DTypeName = "auto",
+    dtype: DTypeName = DType.auto,
     lang: Language = Lang.zh,
     as_json: AsJSON = False,
 ) -> None:
@@ -725,14 +740,13 @@ def evaluate(
     from langchain_bge_medical.evaluation.report import guard_lines, html_report
 
     labelled = comparing.read_queries(queries)
-    if page is not None and (page.is_dir() or not page.parent.is_dir()):  # told now, not when everything is measured
-        raise UserError(f"--html is a file in a folder that is there, got {page}")
-    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype)
+    _check_file("--html", page)
+    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype.value)
     names = comparing.NameIndex(document.metadata for document in parts.documents)
     candidates = staging.recalled(parts.recall, fetch_k, AffirmedWords(parts.lexicon))
     found = {reranker: staging.reranked(candidates, parts.compressor)}
     for name in compare or ():
-        found[name] = staging.reranked(candidates, _compressor(name, None, device, dtype))
+        found[name] = staging.reranked(candidates, _compressor(name, None, device, dtype.value))
     stages = _first_stages(parts, fetch_k, search, candidates)
     for name, find in found.items():
         suffix = "" if name == reranker else f" {name}"
@@ -784,7 +798,7 @@ def evaluate(
             errors="xmlcharrefreplace",  # halves of an emoji
         )
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        _print_json(report)
         return
     _show_evaluation(report)
     for line in guard_lines(guard, lang.value):
@@ -855,7 +869,7 @@ def finetune_command(
     materials = Materials(records, stored_documents(store), store, model, default_lexicon(), own, kept_out)
     report = finetune(reranker, materials, save_to, settings, _counted)
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        _print_json(report)
         return
     for line in verdict_lines(report, lang.value):
         out.print(line, soft_wrap=True, highlight=False)
@@ -883,7 +897,7 @@ def calibrate(
         Path | None, typer.Option("--out", help="File to write. Default: in the folder of --index.", show_default=False)
     ] = None,
     device: Device = None,
-    dtype: DTypeName = "auto",
+    dtype: DTypeName = DType.auto,
     lang: Language = Lang.zh,
     as_json: AsJSON = False,
 ) -> None:
@@ -896,6 +910,7 @@ def calibrate(
 
     if save_as is None and index is None:
         raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
+    _check_file("--out", save_as)
     labelled = []
     for file in queries:
         read = read_queries(file)
@@ -906,7 +921,9 @@ def calibrate(
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
             )
     # What stands beside the index is about to be replaced, so nothing is said of it.
-    parts = _assemble(kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype, calibrated=False)
+    parts = _assemble(
+        kb, index, store, reranker, embeddings, search, fetch_k, None, device, dtype.value, calibrated=False
+    )
     names = NameIndex(document.metadata for document in parts.documents)
     calibration = fit(
         observe(
@@ -925,7 +942,7 @@ def calibrate(
     figures = calibration.figures
     if as_json:
         shown = {"path": str(path), "method": method.value, "threshold": calibration.threshold, **figures}
-        print(json.dumps(shown, ensure_ascii=False))  # noqa: T201
+        _print_json(shown)
         return
     texts = _TEXTS[lang.value]
     off_topic = figures["refused_off_topic"]
@@ -981,12 +998,11 @@ def benchmark(
     from langchain_bge_medical.document_loaders import MedicalKBLoader
     from langchain_bge_medical.evaluation import benchmark as speed
     from langchain_bge_medical.evaluation.contenders import contenders_on
-    from langchain_bge_medical.model_files import model_folder
 
     if vectors is not None:
         report = _benchmark_index(vectors)
         if as_json:
-            print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+            _print_json(report)
         else:
             out.print("\n".join(f"{name}: {value}" for name, value in report.items()), highlight=False)
         return
@@ -1026,7 +1042,7 @@ def benchmark(
     if plot is not None:
         speed.plot(report, plot)
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        _print_json(report)
         return
     _show_benchmark(report)
 
@@ -1045,6 +1061,9 @@ def main() -> None:
     # one is met again, and they take a service's memory. Enough for the shapes of one pass stay.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     _quiet_transformers()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no Chinese shows it as escapes
+            stream.reconfigure(errors="backslashreplace")
     mistakes = (
         UserError,
         CalibrationError,
@@ -1156,8 +1175,6 @@ def _identity(model: str, kind: Kind = "reranker") -> str:
 def _compressor(
     reranker: str, top_n: int | None, device: str | None, dtype: str, engine: ScoringEngine | None = None
 ) -> BGERerankerCompressor:
-    from pydantic import ValidationError
-
     from langchain_bge_medical.clinical.coverage import AffirmedWords, SymptomCoverage
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
@@ -1167,11 +1184,7 @@ def _compressor(
         settings = {"cross_encoder": remote}
     if engine is not None:
         settings = {"engine": engine}
-    try:
-        return BGERerankerCompressor(**settings, top_n=top_n, query_to_text=AffirmedWords(), adjust=SymptomCoverage())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
+    return BGERerankerCompressor(**settings, top_n=top_n, query_to_text=AffirmedWords(), adjust=SymptomCoverage())
 
 
 def _chain(parts: Parts, llm: BaseChatModel | None, lang: Lang) -> Runnable[Any, dict[str, Any]]:
@@ -1350,7 +1363,7 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
     """Return the chat model that `PROVIDER:MODEL` names."""
     if spec is None:
         if base_url is not None:
-            raise UserError("--llm-base-url needs --llm openai:MODEL")
+            raise UserError("--llm-base-url needs --llm PROVIDER:MODEL")
         return None
     provider, _, name = spec.partition(":")
     if not name:
@@ -1358,12 +1371,18 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
     if provider != "openai":
         try:
             from langchain.chat_models import init_chat_model
+
+            where = {} if base_url is None else {"base_url": base_url}
+            return init_chat_model(name, model_provider=provider, **where)  # type: ignore[no-any-return]
+        except ValueError as error:  # a provider that it does not know, or a key that is missing
+            raise UserError(f"--llm {spec}: {error}") from None
         except ImportError:
             raise UserError(
                 f"--llm {provider}:… needs `pip install langchain langchain-{provider}`; openai:… with --llm-base-url "
                 f"reaches every OpenAI-compatible server (DeepSeek, Qwen, Ollama, vLLM)"
             ) from None
-        return init_chat_model(name, model_provider=provider)  # type: ignore[no-any-return]
+    from langchain_bge_medical.chains import SILENCE_S
+
     try:
         from langchain_openai import ChatOpenAI
     except ImportError:
@@ -1373,7 +1392,8 @@ def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
         raise UserError(
             "--llm openai:… needs OPENAI_API_KEY in the environment, or --llm-base-url of a server that wants none"
         )
-    return ChatOpenAI(model=name, base_url=base_url, api_key=key or "none")
+    # Left alone, it waits ten minutes for a server that says nothing, three times.
+    return ChatOpenAI(model=name, base_url=base_url, api_key=key or "none", timeout=SILENCE_S, max_retries=1)
 
 
 def _stopwatch() -> Any:
@@ -1410,6 +1430,22 @@ def _stopwatch() -> Any:
                 self.milliseconds[stage] = round(self.milliseconds[stage] + elapsed, 1)
 
     return Stopwatch()
+
+
+def _check_file(option: str, path: Path | None) -> None:
+    """Refuse a file that could not be written: now, not when everything is measured."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(f"{option} is a file in a folder that is there, got {path}")
+
+
+def _print_json(data: Any) -> None:
+    """Print one JSON document; where the terminal lacks a character, with JSON's own escapes."""
+    text = json.dumps(data, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data)
+    print(text)  # noqa: T201 - rich would wrap it
 
 
 def _counted(items: Iterable[T], what: str) -> Iterator[T]:

@@ -339,7 +339,8 @@ class RemoteCrossEncoder(BaseCrossEncoder):
             if refused.status in _TOO_MUCH and len(pairs) > 1:
                 half = len(pairs) // 2
                 return [*self._answer(pairs[:half]), *self._answer(pairs[half:])]
-            hints = {401: "; is the API key right?", 403: "; is the API key right?", 404: "; is the dialect right?"}
+            key, dialect = "; is the API key right?", "; is the dialect right?"
+            hints = {401: key, 403: key, 404: dialect, 422: dialect}
             raise RemoteRerankerError(f"{refused}{hints.get(refused.status, '')}") from None
 
     def _ask(self, endpoint: _Endpoint, pairs: list[Pair]) -> list[tuple[float, tuple[str, ...]]]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +20,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
 from langchain_openai import ChatOpenAI
 
+from langchain_bge_medical import chains
 from langchain_bge_medical.chains import (
     NOTICE,
     build_answer_chain,
@@ -549,6 +551,44 @@ class Down(BaseChatModel):
         if self.said:
             yield ChatGenerationChunk(message=AIMessageChunk(content=self.said))
         raise ConnectionError(f"nobody there; the prompt was {URGENT}")
+
+
+class Pieces(Down):
+    """A chat model that says its answer in these pieces."""
+
+    pieces: list[str]
+
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for piece in self.pieces:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+
+
+def test_an_emoji_that_comes_in_halves_is_put_together_and_half_a_one_is_replaced(retriever: BM25Retriever) -> None:
+    llm = Pieces(pieces=["可能与社区获得性肺炎有关\ud83d", "\ude00[1]。", "请到呼吸内科\udc00就诊[1]。", "\ud83d"])
+    answer = answer_chain(retriever, llm).invoke(QUERY)["answer"]
+    assert answer.startswith("可能与社区获得性肺炎有关😀[1]。请到呼吸内科\ufffd就诊[1]。\ufffd")
+    answer.encode()
+
+
+class Silent(Pieces):
+    """One whose server accepts, and after these pieces says nothing any more."""
+
+    async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in self._stream():
+            yield chunk
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("pieces", [[], ["可能与社区获得性", "肺炎有关[1]。", "请到"]])
+async def test_a_chat_model_that_is_silent_for_too_long_counts_as_down(
+    pieces: list[str], retriever: BM25Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chains, "SILENCE_S", 0.05)
+    answer = await asyncio.wait_for(answer_chain(retriever, Silent(pieces=pieces)).ainvoke(URGENT), 30)
+    assert answer["triage"]["level"] == "emergency"
+    said, _, records = answer["answer"].partition("(大模型没有应答")
+    assert (REPLY in said) == bool(pieces)
+    assert answer["documents"][0].metadata["disease"] in records
 
 
 @pytest.mark.parametrize("said", ["", REPLY])

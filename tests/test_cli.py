@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from typer.testing import CliRunner
 
-from langchain_bge_medical.cli import _calibration
+from langchain_bge_medical.cli import _calibration, app
 from langchain_bge_medical.confidence import Calibration, digest_of
 from langchain_bge_medical.document_loaders import MedicalKBLoader
 from langchain_bge_medical.model_files import bundled_calibration, bundled_knowledge_base, resolved_revision
@@ -236,6 +237,7 @@ def test_chat_adds_what_is_said_next_to_the_picture() -> None:
         (("ask", "头痛", "--top-n", "0"), "--top-n"),
         (("index",), "--index FOLDER"),
         (("calibrate", "--queries", "/no/such/file"), "--out FILE"),
+        (("calibrate", "--queries", "/dev/null", "--out", "/no/such/folder/c.json"), "--out is a file in a folder"),
         (("evaluate", "--queries", "/dev/null", "--html", "/no/such/folder/r.html"), "holds no query"),
         (("finetune", "--out", "/tmp/x", "--loss", "mse"), "teacher"),
     ],
@@ -246,6 +248,19 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...],
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("rerank", "--input", "in", "--out", "out")])
+def test_a_precision_that_there_is_not_is_refused_before_anything_is_loaded(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*arguments, "--dtype", "float8"])
+    assert done.exit_code == 2
+    assert "--dtype" in done.stderr
+
+
+def test_what_a_terminal_cannot_show_is_escaped(small_kb: Path) -> None:
+    done = run("ask", "fever and cough", "--kb", str(small_kb), "--lang", "en", PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert "\\u80ba\\u708e" in done.stdout  # 肺炎
 
 
 def test_an_index_of_another_model_is_refused_by_name(small_kb: Path, tmp_path: Path) -> None:

@@ -154,6 +154,12 @@ def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run:
     assert "偏头痛" in answers[-2]
 
 
+def test_chat_tells_of_a_reranker_that_there_is_not_before_the_patient_types_anything(run: Run, kb: Path) -> None:
+    done = run("chat", "--kb", kb, "--reranker", "/no/such/folder", typed="嗓子疼\n")
+    assert "/no/such/folder" in str(done.exception)
+    assert done.stdout == ""
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # inside the databases' clients
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -165,7 +171,7 @@ def test_too_many_words_are_refused_and_a_conversation_goes_on_without_them(run:
         (("--store", "chroma:http://127.0.0.1:9"), "--store: no chroma server can be reached at http://127.0.0.1:9"),
         (("--store", "milvus:http://127.0.0.1:9"), "--store: no milvus server can be reached at http://127.0.0.1:9"),
         (("--reranker", "http://"), "--reranker: "),
-        (("--llm-base-url", "http://127.0.0.1:1/v1"), "--llm-base-url needs --llm openai:MODEL"),
+        (("--llm-base-url", "http://127.0.0.1:1/v1"), "--llm-base-url needs --llm PROVIDER:MODEL"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(run: Run, kb: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -208,6 +214,51 @@ def test_without_its_extra_an_option_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     assert says in refused(run("ask", "头痛", "--kb", kb, *(a.format(tmp_path / "index") for a in arguments)))
+
+
+def test_bytes_of_another_encoding_in_the_query_are_read_as_replacement_characters(run: Run, kb: Path) -> None:
+    done = run("ask", "头痛\udcff", "--kb", kb, "--json")
+    assert json.loads(done.stdout)["query"] == "头痛\ufffd"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "cp1252"])
+def test_json_is_json_whatever_the_terminal_can_show(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    cli._print_json({"query": "头痛 naïve 😀"})
+    stdout.seek(0)
+    assert json.load(stdout) == {"query": "头痛 naïve 😀"}
+
+
+def chat_models(monkeypatch: pytest.MonkeyPatch, init_chat_model: Callable[..., Any]) -> None:
+    """Have LangChain's chat models made by this."""
+    monkeypatch.setitem(sys.modules, "langchain", SimpleNamespace())  # type: ignore[arg-type]
+    module = SimpleNamespace(init_chat_model=init_chat_model)
+    monkeypatch.setitem(sys.modules, "langchain.chat_models", module)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("Unsupported provider='foo'"), "--llm foo:m: Unsupported provider='foo'"),
+        (ImportError("Unable to import langchain_foo"), "pip install langchain langchain-foo"),
+    ],
+)
+def test_a_provider_that_langchain_does_not_know_or_has_no_package_for_is_one_line(
+    run: Run, error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init_chat_model(*_: Any, **__: Any) -> Any:
+        raise error
+
+    chat_models(monkeypatch, init_chat_model)
+    assert says in refused(run("ask", "头痛", "--llm", "foo:m"))
+
+
+@pytest.mark.parametrize("url", [None, "http://gpu:11434"])
+def test_the_address_of_a_chat_model_reaches_every_provider(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat_models(monkeypatch, lambda name, **settings: (name, settings))
+    asked: Any = cli._chat_model("ollama:qwen:7b", url)
+    assert asked == ("qwen:7b", {"model_provider": "ollama"} | ({"base_url": url} if url else {}))
 
 
 def test_without_the_extra_serve_the_service_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,6 +261,9 @@ def test_what_is_too_large_for_an_unnamed_limit_is_halved_and_a_refusal_is_told_
         with pytest.raises(RemoteRerankerError, match=r"127\.0\.0\.1:\d+: refused with status 401; is the API key"):
             encoder.logits(PAIRS[:1])
         assert len(server.posts) == posts + 1
+        server.fault = lambda number: (422, {}, {"error": "missing field `texts`"})
+        with pytest.raises(RemoteRerankerError, match=r"refused with status 422; is the dialect right\?"):
+            encoder.logits(PAIRS[:1])
 
 
 def test_another_model_at_one_of_the_endpoints_is_not_mixed_in(caplog: pytest.LogCaptureFixture) -> None:

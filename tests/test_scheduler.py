@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from langchain_bge_medical.cross_encoders import BGECrossEncoder, PairLogit, sigmoid
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
 from langchain_bge_medical.serving import scheduler
 from langchain_bge_medical.serving.scheduler import (
     BatchReport,
@@ -880,6 +881,25 @@ def test_a_model_that_fails_on_every_pair_is_loaded_anew_and_its_requests_get_th
     engine.close()
 
 
+def test_a_broken_model_is_let_go_before_the_next_is_loaded() -> None:
+    made: weakref.WeakSet[SharedCharacters] = weakref.WeakSet()
+    there: list[int] = []
+
+    def load() -> SharedCharacters:
+        gc.collect()
+        there.append(len(made))
+        scorer = SharedCharacters()
+        made.add(scorer)
+        return scorer
+
+    engine = ScoringEngine(load, probe=PROBE)
+    engine.start()
+    next(iter(made)).broken = RuntimeError("CUDA error: device-side assert triggered")
+    assert logits(engine.submit(pairs("咳"))) == [-1.0]
+    assert there == [0, 0]
+    engine.close()
+
+
 def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wait() -> None:
     def load() -> SharedCharacters:
         scorer = SharedCharacters()
@@ -903,10 +923,28 @@ def test_an_engine_whose_model_stays_broken_gives_up_says_so_and_lets_nobody_wai
         engine.submit(pairs("咳"))
     with pytest.raises(NotReady, match="broken"):
         early.submit(pairs("咳")).result(timeout=1)
-    assert engine.drain(timeout_s=0)
-    assert engine.state == "broken"
     engine.close()
     assert engine.state == "closed"
+
+
+def test_that_the_server_of_a_model_is_away_is_not_held_against_the_model() -> None:
+    class Elsewhere(SharedCharacters):
+        def logits(self, pairs: Any) -> list[float]:
+            if self.broken is not None and pairs != [PROBE]:
+                raise ValueError("the last answer before the server went away")
+            return super().logits(pairs)
+
+    scorer = Elsewhere()
+    engine = ScoringEngine(lambda: scorer, probe=PROBE)
+    engine.start()
+    scorer.broken = RemoteRerankerError("http://gpu1:8000: no rerank server answered")
+    for _ in range(4):
+        with pytest.raises(ValueError, match="last answer"):
+            engine.submit(pairs("咳")).result(timeout=5)
+    scorer.broken = None
+    assert logits(engine.submit(pairs("咳"))) == [-1.0]
+    assert engine.counts.reloads == 0
+    engine.close()
 
 
 def test_one_request_that_breaks_the_model_each_time_does_not_take_the_engine_down() -> None:
@@ -1004,40 +1042,6 @@ def test_a_failure_in_whoever_counts_batches_does_not_stop_them(engine: ScoringE
 
 
 # The end
-
-
-def test_draining_lets_nobody_in_and_finishes_what_was_let_in(engine: ScoringEngine, scorer: SharedCharacters) -> None:
-    scorer.seconds_per_batch = 0.01
-    future = engine.submit(pairs("咳嗽"))
-    early = engine.admit(10)
-    done: list[bool] = []
-    draining = threading.Thread(target=lambda: done.append(engine.drain()))
-    draining.start()
-    eventually(lambda: engine.state == "draining")
-    with pytest.raises(NotReady, match=r"^the scoring engine is draining$"):
-        engine.submit(pairs("咳嗽"))
-    assert not engine.ready()
-    assert logits(early.submit(pairs("咳"))) == [-1.0]
-    draining.join(timeout=5)
-    assert done == [True]
-    assert future.done()
-    engine.close()
-    assert engine.drain(timeout_s=5)
-    assert engine.state == "closed"
-
-
-def test_what_was_not_started_yet_can_be_drained_too() -> None:
-    engine = ScoringEngine(SharedCharacters)
-    assert engine.state == "starting"
-    assert engine.drain(timeout_s=0)
-    assert engine.state == "draining"
-    engine.encoder()
-    assert engine.state == "draining"
-
-
-def test_draining_stops_waiting_after_its_time(engine: ScoringEngine) -> None:
-    engine.admit(1)
-    assert engine.drain(timeout_s=0.01) is False
 
 
 def test_closing_fails_what_waits(engine: ScoringEngine, scorer: SharedCharacters) -> None:

@@ -26,6 +26,7 @@ from pydantic import Field
 
 from langchain_bge_medical.chains import NOTICE
 from langchain_bge_medical.cross_encoders import sigmoid
+from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
 from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.app import Limits
 from tests.conftest import record_documents
@@ -489,6 +490,23 @@ def test_a_refusal_names_the_place_and_repeats_nothing_that_was_sent(
         assert refusal["id"] == response.headers["x-request-id"]
 
 
+def test_what_tei_s_clients_send_that_is_no_json_is_refused_in_its_words(remote: Remote) -> None:
+    response = remote.http.post("/rerank", content=b'{"texts": [', headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error_type"]) == (400, "Validation")
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+def test_a_probe_may_ask_for_the_head_alone(remote: Remote, path: str) -> None:
+    response = remote.http.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_null_results_are_the_usual_number_without_documents_too(remote: Remote) -> None:
+    for path in ("/rerank", "/ask"):
+        null, usual = (remote.post(path, {"query": COMPLAINT, **more}).json() for more in ({"top_n": None}, {}))
+        assert len(null["results"]) == len(usual["results"]) > 0
+
+
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
@@ -510,7 +528,8 @@ def test_what_is_no_json_is_refused_however_it_is_broken(remote: Remote, raw: by
 def test_other_media_types_methods_and_paths_are_refused(remote: Remote) -> None:
     form = remote.http.post("/rerank", data={"query": "x"})
     assert (form.status_code, form.json()["error"]["type"]) == (415, "unsupported_media_type")
-    assert remote.http.get("/rerank").status_code == 405
+    wrong = remote.http.get("/rerank")
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
     assert remote.http.get("/nothing").status_code == 404
 
 
@@ -703,6 +722,22 @@ def test_when_the_model_is_lost_readiness_says_so_and_requests_are_503() -> None
         assert remote.http.get("/health").status_code == 503
         refused = remote.post("/rerank", {"query": "咳", "documents": ["咳"]})
         assert (refused.status_code, refused.json()["error"]["type"]) == (503, "service_broken")
+
+
+def test_while_the_rerank_server_behind_it_is_away_requests_are_503_and_it_recovers_by_itself() -> None:
+    with service() as remote:
+        body = {"query": "咳", "documents": ["咳"]}
+        remote.scorer.broken = RemoteRerankerError("http://gpu1:8000: no rerank server answered")
+        for _ in range(4):  # more than a broken model is forgiven
+            refused = remote.post("/rerank", body)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "reranker_unavailable")
+            assert refused.headers["Retry-After"] == "5"
+        assert events_of(remote.post("/chat", {"query": COMPLAINT}).text)[0][0] == "triage"
+        assert remote.post("/ask", {"query": COMPLAINT, "rerank": False}).status_code == 200
+        assert remote.http.get("/health").status_code == 200
+        remote.scorer.broken = None
+        assert remote.post("/rerank", body).status_code == 200
+        assert remote.app.state.service.engine.counts.reloads == 0
 
 
 def test_while_the_model_loads_it_is_alive_and_not_ready() -> None:
@@ -914,6 +949,14 @@ def test_an_unexpected_error_is_logged_by_type_and_place(caplog: pytest.LogCaptu
     line = next(r.fields for r in caplog.records if getattr(r, "fields", {}).get("event") == "error")  # type: ignore[attr-defined]
     assert line["error"] == "RuntimeError"
     assert any("serving_kit.py" in place for place in line["at"])
+
+
+def test_of_a_question_to_the_knowledge_base_what_the_patient_said_is_counted_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "langchain_bge_medical.serving"), service() as remote:
+        remote.post("/rerank", {"query": COMPLAINT})
+    assert logged_rerank(caplog)["characters"] == len(COMPLAINT)
 
 
 def test_text_is_logged_only_where_the_operator_asked_for_samples(caplog: pytest.LogCaptureFixture) -> None:

@@ -148,6 +148,8 @@ class _Routes:
         ):
             responses = _refusals(401, 404, 429, 500, 503)
             app.add_api_route(path, endpoint, methods=["GET"], responses=responses, tags=["about"], response_model=None)
+        for path, endpoint in (("/health", self.health), ("/ready", self.ready), ("/", _page)):  # probes often use it
+            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         app.add_api_route("/metrics", self.metrics, methods=["GET"], include_in_schema=False)
         app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
         app.mount("/web", _Static(directory=_WEB), name="web")
@@ -314,6 +316,7 @@ class _Routes:
         check_history(body.history, self._service.limits)
         picture = body.picture()
         self._check(call, [body.query, picture], [])
+        call.characters = len(picture)
         call.documents = medical.fetch_k
         self._service.check_open()
         return self._service.admit(medical.estimate(picture, self._service.engine)) if body.rerank else None
@@ -526,7 +529,8 @@ async def _as_problem(request: Request, error: Exception) -> Response:
     """Let the edge answer what the framework itself refuses: no such path, no such method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     words = {404: ("not_found", "there is nothing here"), 405: ("method_not_allowed", "not with this method")}
-    raise Problem(status, *words.get(status, ("refused", "this is not possible")))
+    allow = error.headers.get("Allow") if isinstance(error, HTTPException) and error.headers else None
+    raise Problem(status, *words.get(status, ("refused", "this is not possible")), allow=allow)
 
 
 def _best_first(scores: Sequence[PairScore]) -> list[int]:

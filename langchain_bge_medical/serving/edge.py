@@ -99,7 +99,6 @@ class Edge:
         self._limits = limits
         self._keys = keys
         self._tracer = tracer
-        self.active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -230,6 +229,8 @@ async def refuse(problem: Problem, call: Call, send: Send) -> None:
         headers.append((b"retry-after-ms", str(max(1, math.ceil(problem.retry_after_s * 1_000))).encode()))
     if problem.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if problem.allow is not None:
+        headers.append((b"allow", problem.allow.encode()))
     body = json.dumps(refusal(problem, call), ensure_ascii=False).encode()
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
@@ -239,7 +240,7 @@ async def refuse(problem: Problem, call: Call, send: Send) -> None:
 def refusal(problem: Problem, call: Call) -> dict[str, Any]:
     """Return the body of a refusal."""
     if call.dialect == "tei":
-        kinds = {413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+        kinds = {400: "Validation", 413: "Validation", 422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
         return {"error": problem.message, "error_type": kinds.get(problem.status, "Backend")}
     error = {"message": problem.message, "type": problem.code, "param": problem.param, "code": problem.status}
     # Not all clients keep the status, so the message carries what they need: LiteLLM makes a 429 a 500.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
-State = Literal["starting", "ready", "draining", "broken", "closed"]
+State = Literal["starting", "ready", "broken", "closed"]
 
 # A round: the pairs whose turn it is next, from which batches of like length are made.
 _ROUND_BATCHES = 8
@@ -54,7 +54,7 @@ class Overloaded(EngineError):
 
 
 class NotReady(EngineError):
-    """The engine is starting, draining, closed or broken, as `state` says."""
+    """The engine is starting, closed or broken, as `state` says."""
 
     def __init__(self, state: State) -> None:
         """Take the state."""
@@ -225,7 +225,8 @@ class ScoringEngine:
       `token_budget`, with at most a tenth of it padding. There is no waiting for company.
     - **Failures** stay with the guilty request: a batch that fails is halved until the request is found; one
       that does not fit into memory is halved until it does. A thread that dies is replaced; the requests it
-      was at are tried again alone, once.
+      was at are tried again alone, once. Where the model is on a server, that server's being away is nobody's
+      fault: requests fail until it is back.
 
     An encoder may offer `pair_logits` (or `logits`), `token_counts(pairs)` and `token_budget`, as
     `BGECrossEncoder` does; one without a `token_budget` gets up to 1,024 pairs in one call. One that needs no
@@ -286,7 +287,7 @@ class ScoringEngine:
 
     @property
     def state(self) -> State:
-        """`starting` until the encoder is loaded, `ready`, `draining`, `broken` or `closed`."""
+        """`starting` until the encoder is loaded, `ready`, `broken` or `closed`."""
         return self._state
 
     @property
@@ -311,7 +312,7 @@ class ScoringEngine:
 
     @property
     def loaded_encoder(self) -> BaseCrossEncoder | None:
-        """The encoder that was loaded last, without waiting for one that is being loaded; `None` before the first."""
+        """The encoder that is loaded, without waiting for one that is being loaded; `None` while there is none."""
         return self._loaded
 
     def ready(self, *, stuck_after_s: float = 60.0) -> bool:
@@ -359,10 +360,10 @@ class ScoringEngine:
 
         Raises:
             Overloaded: If there is no room for it now.
-            NotReady: If the engine is draining, closed or broken.
+            NotReady: If the engine is closed or broken.
         """
         with self._condition:
-            if self._state in ("draining", "closed", "broken"):
+            if self._state in ("closed", "broken"):
                 raise NotReady(self._state)
             if self._max_wait_s is not None:
                 self._check_room(tokens)
@@ -414,20 +415,6 @@ class ScoringEngine:
             self._warm = True
             if self._state == "starting":
                 self._state = "ready"
-
-    def drain(self, timeout_s: float | None = None) -> bool:
-        """Let nobody in any more, and wait until what was let in is done.
-
-        Args:
-            timeout_s: How long to wait at most.
-
-        Returns:
-            Whether everything was done in time.
-        """
-        with self._condition:
-            if self._state in ("starting", "ready"):
-                self._state = "draining"
-            return self._condition.wait_for(lambda: self._backlog_requests == 0, timeout_s)
 
     def close(self) -> None:
         """Stop after the batch that is running; what waits fails with `NotReady`."""
@@ -520,6 +507,7 @@ class ScoringEngine:
                 batch = self._next_batch(encoder)
                 if batch:
                     self._score(encoder, batch)
+                del encoder  # the next one, if this is forgotten, must find room where this one was
                 self._jobs = [job for job in self._jobs if job.live]
         except BaseException as death:  # what is no Exception ends a thread; the thread ends here, the engine does not
             self._on_death(death)
@@ -673,7 +661,9 @@ class ScoringEngine:
 
     def _blame(self, items: Sequence[_Item], error: Exception) -> None:
         """Fail the items' requests, unless it is the model that is broken: then they are tried again, once, alone."""
-        if self._probe is None or is_out_of_memory(error) or self._check_model():
+        if is_unreachable(error):  # says nothing that was sent
+            logger.error("%s", error)
+        if self._probe is None or is_out_of_memory(error) or is_unreachable(error) or self._check_model():
             guilty = list(items)
         else:
             for item in items:
@@ -683,11 +673,16 @@ class ScoringEngine:
             item.job.fail(error)
 
     def _check_model(self) -> bool:
-        """Return whether the model still scores the probe; if not, it is loaded anew."""
+        """Return whether the model still scores the probe; if not, it is loaded anew.
+
+        One on a server that cannot be asked now counts as sound: loading it anew would not bring the server back.
+        """
         assert self._probe is not None  # noqa: S101 - for the type checker; callers looked
         try:
             score_pairs(self.encoder(), [self._probe])
         except Exception as error:
+            if is_unreachable(error):
+                return True
             logger.error("the reranker fails on every pair (%s)", type(error).__name__)
             self._forget_model()
             return False
@@ -698,7 +693,7 @@ class ScoringEngine:
         """Let the model be loaded anew; after a few failures in a row, give up."""
         self._strikes += 1
         with self._load_lock:
-            self._encoder = None
+            self._encoder = self._loaded = None
         if self._strikes >= _MAX_STRIKES:
             self._give_up()
             return
@@ -838,6 +833,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     words = str(error).lower() if isinstance(error, RuntimeError) else ""
     return named or "out of memory" in words or "can't allocate memory" in words
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether an error says that the model is on a server that did not answer, or refused."""
+    from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
+
+    return isinstance(error, RemoteRerankerError)
 
 
 def _free_memory() -> None:

@@ -35,12 +35,19 @@ class Problem(Exception):
     """A refusal, in words that hold nothing of what was sent."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after_s: float | None = None, param: str | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        allow: str | None = None,
     ) -> None:
-        """Take the HTTP status, a code for programs, a message for people, and when to try again."""
+        """Take the HTTP status, a code for programs, a message for people, when to try again, and methods to try."""
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
-        self.retry_after_s, self.param = retry_after_s, param
+        self.retry_after_s, self.param, self.allow = retry_after_s, param, allow
 
 
 def _readable(value: Any) -> Any:
@@ -56,6 +63,10 @@ def _as_list(value: Any) -> Any:
 
 def _none_if_zero(value: Any) -> Any:
     return None if value in (0, "0") and not isinstance(value, bool) else value
+
+
+def _five_if_null(value: Any) -> Any:
+    return 5 if value is None else value
 
 
 # Clients of vLLM send 0 for all.
@@ -154,7 +165,7 @@ class KnowledgeBaseQuery(_Body):
     model_config = _example(query="我有糖尿病,最近总是口渴,还经常头痛。", top_n=5)
 
     query: Text = Field(min_length=1, description="The patient's words.")
-    top_n: int = Field(default=5, ge=1, le=50)
+    top_n: Annotated[int, BeforeValidator(_five_if_null)] = Field(default=5, ge=1, le=50)
     lang: Lang = "zh"
 
 
