@@ -896,11 +896,19 @@ def calibrate(
 
     if save_as is None and index is None:
         raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
+    remote = _remote(reranker)
+    if remote is not None:
+        with contextlib.closing(remote):
+            if not remote.gives_logits:
+                raise UserError(
+                    f"--reranker {reranker}: a calibration is of logits, and this server gives scores only; one of "
+                    f"Text Embeddings Inference, or `serve` of this package, gives logits"
+                )
     labelled = []
     for file in queries:
         read = read_queries(file)
         labelled += read
-        if _remote(reranker) is None and (trained := trained_on(model_folder(reranker, kind="reranker"), read)):
+        if remote is None and (trained := trained_on(model_folder(reranker, kind="reranker"), read)):
             raise UserError(
                 f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"
