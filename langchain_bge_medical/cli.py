@@ -631,7 +631,8 @@ def _progress_of(what: str) -> Iterator[Callable[[Progress], None]]:
 
 
 def _api_keys() -> list[str]:
-    return [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
+    keys = os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",")
+    return [key.strip() for key in keys if key.strip()]
 
 
 @app.command("rerank")

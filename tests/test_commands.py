@@ -255,6 +255,13 @@ def test_the_service_warns_of_what_is_open_or_logged_and_names_a_port_that_is_ta
     assert done.stderr == ""
 
 
+def test_blanks_and_line_breaks_around_the_keys_of_the_service_are_no_part_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BGE_MEDICAL_API_KEYS", "alpha, beta\n, ,")
+    assert cli._api_keys() == ["alpha", "beta"]
+
+
 def test_the_index_benchmark_is_told_in_lines_and_as_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 

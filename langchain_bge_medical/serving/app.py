@@ -107,7 +107,7 @@ def create_app(
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(cors_origins),
+            allow_origins=[origin.rstrip("/") for origin in cors_origins],  # as browsers send it
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
             expose_headers=["Retry-After", "Retry-After-Ms", "X-Request-Id"],
