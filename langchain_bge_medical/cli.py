@@ -662,9 +662,9 @@ def rerank_command(
     """Rerank a file of queries and their documents, on Ray; goes on after a kill. 离线批量重排。."""
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
-    ray_data = _on_ray(address)
     if not source.is_file():
         raise UserError(f"--input {source}: there is no such file")
+    ray_data = _on_ray(address)
     key = os.environ.get("BGE_MEDICAL_RERANKER_API_KEY")
 
     def make() -> BGERerankerCompressor:
