@@ -646,7 +646,8 @@ def _progress_of(what: str) -> Iterator[Callable[[Progress], None]]:
 
 
 def _api_keys() -> list[str]:
-    return [key for key in os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",") if key]
+    keys = os.environ.get("BGE_MEDICAL_API_KEYS", "").split(",")
+    return [key.strip() for key in keys if key.strip()]
 
 
 @app.command("rerank")
@@ -676,9 +677,9 @@ def rerank_command(
     """Rerank a file of queries and their documents, on Ray; goes on after a kill. 离线批量重排。."""
     from langchain_bge_medical.document_compressors import BGERerankerCompressor
 
-    ray_data = _on_ray(address)
     if not source.is_file():
         raise UserError(f"--input {source}: there is no such file")
+    ray_data = _on_ray(address)
     key = os.environ.get("BGE_MEDICAL_RERANKER_API_KEY")
 
     def make() -> BGERerankerCompressor:
@@ -911,11 +912,19 @@ def calibrate(
     if save_as is None and index is None:
         raise UserError("give --index FOLDER, to save the calibration there, or --out FILE")
     _check_file("--out", save_as)
+    remote = _remote(reranker)
+    if remote is not None:
+        with contextlib.closing(remote):
+            if not remote.gives_logits:
+                raise UserError(
+                    f"--reranker {reranker}: a calibration is of logits, and this server gives scores only; one of "
+                    f"Text Embeddings Inference, or `serve` of this package, gives logits"
+                )
     labelled = []
     for file in queries:
         read = read_queries(file)
         labelled += read
-        if _remote(reranker) is None and (trained := trained_on(model_folder(reranker, kind="reranker"), read)):
+        if remote is None and (trained := trained_on(model_folder(reranker, kind="reranker"), read)):
             raise UserError(
                 f"{file}: the reranker was tuned on {len(trained)} of these queries (first: line {trained[0]}); a "
                 f"confidence fitted on what it knows by heart would be too high. Give queries that it was not tuned on"

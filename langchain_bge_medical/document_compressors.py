@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_bge_medical.knowledge_base import copied
 from langchain_bge_medical.score_cache import ScoreCache
-from langchain_bge_medical.serving.scheduler import Admission, Pair, PairScore, ScoringEngine
+from langchain_bge_medical.serving.scheduler import Admission, Pair, PairScore, ScoringEngine, as_logits
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class BGERerankerCompressor(BaseDocumentCompressor):
     - `rerank_failed`: `True` only after a failure with `on_error="passthrough"`.
 
     Sorting is by logit and stable: equal documents keep the order of recall. `score_threshold` (kept if
-    `>=`) goes before `top_n`. Equal texts are scored once, blank ones are not scored and go last.
+    `>=`) goes before `top_n`. Equal texts are scored once, blank ones are not scored and go last. Where there are no
+    logits, adjustment and margin count from the log-odds of the scores, or from the scores if one is not in [0, 1].
 
     Calls from threads and tasks are collected while the model is busy and share its batches. Pickles, and
     rebuilds from `model_dump()`, without weights; those are loaded when first needed.
@@ -328,10 +329,11 @@ class BGERerankerCompressor(BaseDocumentCompressor):
         """Order, cut and annotate. Python's sort is stable, so that ties keep the order of recall."""
         added = self._adjustments(query, documents)
         ranked = [(recall_rank, scores.get(text, _BLANK)) for recall_rank, text in enumerate(texts, start=1)]
+        logits = dict(zip(scores, as_logits(list(scores.values())), strict=True))
 
         def points(item: tuple[int, PairScore]) -> float:
             i = item[0] - 1
-            return item[1].order + (added[i] if added else 0.0) if texts[i] in scores else -math.inf
+            return logits[texts[i]] + (added[i] if added else 0.0) if texts[i] in logits else -math.inf
 
         ranked.sort(key=points, reverse=True)
         leaders = [(rank, points((rank, score))) for rank, score in ranked[:2]]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 logger = logging.getLogger(__name__)
 
 # Raise it when the meaning of what is stored changes.
-_FORMAT = 1
+_FORMAT = 2
 # SQLite takes at least this many variables in one statement, in every version.
 _KEYS_AT_ONCE = 500
 # Seconds that a process waits for another one's write.
@@ -62,15 +62,16 @@ class ScoreCache:
             path: An SQLite file, made if it is not there; may be shared by processes of one machine. `None`
                 keeps everything in memory.
             max_entries: Pairs kept in memory; about 250 bytes each.
-            max_file_entries: Pairs kept in the file, give or take a twentieth; about 90 bytes each.
+            max_file_entries: Pairs kept in the file, give or take a twentieth; about 95 bytes each.
             max_age_s: Older entries are not used and go at the next clean-up. `None` keeps them: a logit does
                 not go stale, since the key names the weights.
             secret: Keys the digests, at most 64 bytes.
 
         Raises:
             ValueError: If a bound is less than 1, the secret is too long, or `path` is something else.
+            OSError: If the file or its folder cannot be made.
             sqlite3.OperationalError: If the file cannot be opened. Later failures are logged, and the pairs
-                scored again.
+                scored again; so are those whose entry is damaged.
         """
         for name, value in (("max_entries", max_entries), ("max_file_entries", max_file_entries)):
             if value < 1:
@@ -185,7 +186,9 @@ class _File:
 
     def read(self, keys: Sequence[bytes], oldest: float) -> dict[bytes, tuple[CachedLogit, float]]:
         found: dict[bytes, tuple[CachedLogit, float]] = {}
-        with self._in_turn("read") as connection:
+        damaged = 0
+        with self._in_turn("read"):
+            connection = self._connected()
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = keys[start : start + _KEYS_AT_ONCE]
                 marks = ",".join("?" * len(some))
@@ -193,12 +196,19 @@ class _File:
                     f"SELECT key, value, written FROM logits WHERE key IN ({marks}) AND written >= ?",  # noqa: S608 - question marks only
                     [*some, oldest],
                 )
-                found.update({key: (CachedLogit(*_VALUE.unpack(value)), written) for key, value, written in rows})
+                for key, sealed, written in rows:
+                    value = _opened(key, sealed)
+                    if value is None or not isinstance(written, float):
+                        damaged += 1
+                    else:
+                        found[key] = value, written
+        if damaged:
+            logger.warning("the score cache %s: %d damaged entries are not used", self._path, damaged)
         return found
 
     def write(self, entries: Mapping[bytes, tuple[CachedLogit, float]], oldest: float) -> None:
-        rows = [(key, _VALUE.pack(*value), written) for key, (value, written) in entries.items()]
-        with self._in_turn("written") as connection, connection:
+        rows = [(key, _sealed(key, value), written) for key, (value, written) in entries.items()]
+        with self._in_turn("written"), self._connected() as connection:
             connection.executemany("INSERT OR REPLACE INTO logits VALUES (?, ?, ?)", rows)
             self._to_clean -= len(rows)
             if self._to_clean <= 0:
@@ -212,18 +222,24 @@ class _File:
                     )
 
     @contextmanager
-    def _in_turn(self, what: str) -> Iterator[sqlite3.Connection]:
+    def _in_turn(self, what: str) -> Iterator[None]:
         with self._lock:
-            if self._pid != os.getpid():
-                # SQLite connections must not be used, nor closed, on the other side of a fork.
-                self._finalizer.detach()
-                self._parents = self._connection
-                self._pid, self._connection = os.getpid(), self._connect()
-                self._finalizer = weakref.finalize(self, self._connection.close)
             try:
-                yield self._connection
+                yield
             except sqlite3.Error as error:
                 logger.warning("the score cache %s could not be %s: %s", self._path, what, error)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            # SQLite connections must not be used, nor closed, on the other side of a fork.
+            self._finalizer.detach()
+            self._parents = self._connection
+            try:
+                self._pid, self._connection = os.getpid(), self._connect()
+            except ValueError as error:  # what is no mistake of the caller's any more
+                raise sqlite3.DatabaseError(str(error)) from None
+            self._finalizer = weakref.finalize(self, self._connection.close)
+        return self._connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_PATIENCE_S, check_same_thread=False)
@@ -259,6 +275,21 @@ class _File:
 
 
 _VALUE = struct.Struct("<dII")
+_SEAL_BYTES = 4
+
+
+def _sealed(key: bytes, value: CachedLogit) -> bytes:
+    """Return the bytes of a value with a digest of them and the key, so that no damage passes for a score."""
+    packed = _VALUE.pack(*value)
+    return packed + hashlib.blake2b(key + packed, digest_size=_SEAL_BYTES).digest()
+
+
+def _opened(key: bytes, sealed: object) -> CachedLogit | None:
+    """Return what was sealed, or `None` if it is damaged."""
+    if not isinstance(sealed, bytes) or len(sealed) != _VALUE.size + _SEAL_BYTES:
+        return None
+    value = CachedLogit(*_VALUE.unpack(sealed[: _VALUE.size]))
+    return value if _sealed(key, value) == sealed else None
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:

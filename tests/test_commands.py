@@ -21,6 +21,7 @@ from langchain_bge_medical.evaluation import index_speed
 from langchain_bge_medical.training.finetune import TRAINED_QUERIES
 from langchain_bge_medical.training.queries import query_digest
 from tests.conftest import RECORDS
+from tests.test_remote_cross_encoders import FakeServer, serving
 
 Run = Callable[..., Result]
 
@@ -86,6 +87,17 @@ def test_what_the_chosen_embedding_model_cuts_is_listed_but_not_of_the_bundled_k
     assert cut("--kb", tmp_path / "short.jsonl", "--embeddings", tiny_embedding_model) == ["长文病"]
     assert cut("--kb", long, "--embeddings", "nobody/not-in-the-cache") == []
     assert cut() == []
+
+
+def test_a_calibration_of_a_server_that_gives_no_logits_is_refused_before_anything_is_reranked(
+    run: Run, kb: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "q.jsonl").write_text('{"query": "发热", "relevant": ["感冒"]}', "utf-8")
+    server = FakeServer(has_info=False)
+    with serving(server) as url:
+        arguments = ("--kb", kb, "--queries", tmp_path / "q.jsonl", "--out", tmp_path / "c.json", "--reranker", url)
+        assert "a calibration is of logits, and this server gives scores only" in refused(run("calibrate", *arguments))
+    assert not server.posts
 
 
 def test_the_calibration_is_told_in_words_and_queries_that_the_model_was_tuned_on_are_refused(
@@ -292,6 +304,13 @@ def test_the_service_warns_of_what_is_open_or_logged_and_names_a_port_that_is_ta
     with socket.create_server(("0.0.0.0", 0)) as taken:
         done = run("serve", "--host", "0.0.0.0", "--port", taken.getsockname()[1])
     assert done.stderr == ""
+
+
+def test_blanks_and_line_breaks_around_the_keys_of_the_service_are_no_part_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BGE_MEDICAL_API_KEYS", "alpha, beta\n, ,")
+    assert cli._api_keys() == ["alpha", "beta"]
 
 
 def test_the_index_benchmark_is_told_in_lines_and_as_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

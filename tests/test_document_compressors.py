@@ -113,6 +113,23 @@ def test_points_order_and_the_margin_counts_them_while_scores_and_threshold_stay
     ]  # fmt: skip
 
 
+def test_points_weigh_as_much_beside_scores_as_beside_the_logits_that_the_scores_are_sigmoids_of() -> None:
+    logits = {"a": -4.0, "b": 5.0, "c": 0.5, "d": -5.0}
+    points = [3.0, -2.7, 2.7, 0.0]
+
+    def ranked(encoder: BaseCrossEncoder) -> list[tuple[str, float]]:
+        kept = BGERerankerCompressor(cross_encoder=encoder, adjust=lambda query, documents: points).compress_documents(
+            [Document(page_content=text) for text in logits], "q"
+        )
+        return [(document.page_content, round(document.metadata["rerank_margin"], 4)) for document in kept]
+
+    by_scores = ranked(TableCrossEncoder({text: sigmoid(logit) for text, logit in logits.items()}))
+    assert by_scores == ranked(Table(logits)) == [("c", 0.9), ("b", -0.9), ("a", -4.2), ("d", -8.2)]
+    # Certain ones stay finite and in order, and scores that are no sigmoids are left as they are.
+    assert ranked(TableCrossEncoder({"a": 0.0, "b": 1.0, "c": 0.9999, "d": 1e-12}))[0][0] == "b"
+    assert ranked(TableCrossEncoder(logits)) == by_scores
+
+
 def test_points_do_not_lift_a_blank_document_over_one_with_text() -> None:
     given_documents = [Document(page_content=text) for text in ("", "a")]
     kept = table({"a": 0.0}, adjust=lambda query, documents: [99.0, -99.0]).compress_documents(given_documents, "q")
@@ -271,7 +288,7 @@ class KnowsOnly(TableCrossEncoder):
 
 
 def test_over_texts_that_the_model_was_not_made_for_both_stages_have_a_say_and_the_metadata_says_so() -> None:
-    scores = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.9}
+    scores = {"a": sigmoid(-2.0), "b": sigmoid(-1.0), "c": sigmoid(0.5), "d": sigmoid(3.0)}
     given_documents = [Document(page_content=text) for text in "abcd"]
     trusted = BGERerankerCompressor(cross_encoder=KnowsOnly(scores, set("abcd"))).compress_documents(
         given_documents, "q"
@@ -283,7 +300,7 @@ def test_over_texts_that_the_model_was_not_made_for_both_stages_have_a_say_and_t
     assert contents(foreign) == ["d", "a", "c", "b"]
     assert all(document.metadata["rerank_fused"] is True for document in foreign)
     assert [document.metadata["rerank_rank"] for document in foreign] == [1, 2, 3, 4]
-    assert [document.metadata["rerank_margin"] for document in foreign] == pytest.approx([0.6, -0.8, -0.6, -0.7])
+    assert [document.metadata["rerank_margin"] for document in foreign] == pytest.approx([2.5, -5.0, -2.5, -4.0])
 
 
 def test_where_both_stages_have_a_say_blank_documents_still_go_last_and_change_nothing_for_the_others() -> None:

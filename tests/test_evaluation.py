@@ -458,6 +458,17 @@ def test_the_models_own_order_is_that_of_its_logits_whatever_was_added_to_them()
     assert names_of(by_logit(lambda query: documents))("q") == ["c", "b", "a"]
 
 
+def test_the_order_of_a_model_without_logits_is_that_of_its_scores() -> None:
+    compressor = BGERerankerCompressor(
+        cross_encoder=TableCrossEncoder({"a": 0.1, "b": 0.9, "c": 0.5}),
+        top_n=None,
+        adjust=lambda query, documents: [9.0, 0.0, 4.0],
+    )
+    find = reranked(recalled(Counting(), 3), compressor)
+    assert names_of(find)("q") == ["a", "c", "b"]
+    assert names_of(by_logit(find))("q") == ["b", "c", "a"]
+
+
 def test_the_page_of_queries_that_are_all_right_has_its_points_at_the_ends_of_the_axes() -> None:
     found = comparison_of([{"query": "q", "relevant": ["流感"]}], hybrid={"q": ["流感"]}, blend={"q": ["流感", "感冒"]})
     report = {

@@ -45,7 +45,7 @@ CLINICAL = {
     "clinical.context.before": {"clinical.context.whose", "clinical.context.words", "clinical.lexicon"},
     "clinical.context.after": {"clinical.context.finding", "clinical.context.words"},
     "clinical.context.again": {"clinical.context.finding", "clinical.context.words", "clinical.lexicon"},
-    "clinical.context.english": {"clinical.context.finding"},
+    "clinical.context.english": {"clinical.context.finding", "clinical.context.words"},
     "clinical.context.course": {"clinical.context.after", "clinical.context.finding", "clinical.context.words"},
     "clinical.polarity": {
         "clinical.context.after",
@@ -121,7 +121,7 @@ MAY_IMPORT = {
     "answer_guard": {"clinical.lexicon", "knowledge_base"},
     "chains": {"answer_guard", "confidence", "knowledge_base", "retrievers", "well_formed", *CLINICAL},
     **CLINICAL,
-    "serving.scheduler": {"cross_encoders"},
+    "serving.scheduler": {"cross_encoders", "remote_cross_encoders"},
     "serving.schemas": {"chat", "well_formed"},
     "serving.telemetry": {"serving.scheduler"},
     "serving.edge": {"serving.schemas", "serving.telemetry"},

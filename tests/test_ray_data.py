@@ -15,9 +15,9 @@ import pytest
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 from langchain_bge_medical.distributed.ray_data import (
-    JobFailedError,
     JobMismatchError,
     Progress,
+    SourceError,
     embed_documents,
     rerank_file,
 )
@@ -114,7 +114,7 @@ def test_parquet_is_read_and_a_bad_row_is_named(
     lines[6] = json.dumps({"query": " ", "documents": ["CANARY"]})
     bad = tmp_path / "bad.jsonl"
     bad.write_text("\n".join(lines), "utf-8")
-    with pytest.raises(JobFailedError, match="row 7: needs a query that is not blank"):
+    with pytest.raises(SourceError, match="row 7: needs a query that is not blank"):
         rerank_file(bad, tmp_path / "two", compressor, rows_per_part=5)
 
 

@@ -41,6 +41,7 @@ from langchain_bge_medical.distributed.ray_data import (
     rerank_file,
 )
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.serving.scheduler import NotReady, Overloaded
 from langchain_bge_medical.vectorstores import identity
 from tests.conftest import RECORDS, HashEmbeddings, record_documents
@@ -165,17 +166,34 @@ def test_a_job_does_only_the_parts_that_are_missing_and_gives_what_the_compresso
         ({"documents": ["CANARY"]}, "row 6: needs a query that is not blank"),
         ({"query": " \n", "documents": ["CANARY"]}, "row 6: needs a query that is not blank"),
         ({"query": "CANARY"}, "row 6: needs a query that is not blank and documents, a list of texts"),
+        ({"query": "CANARY", "documents": "CANARY"}, "row 6: needs a query that is not blank and documents, a list"),
         ({"query": "CANARY", "documents": ["头痛", 7]}, "row 6: documents must be texts"),
     ],
 )
-def test_a_row_that_cannot_be_reranked_is_named_by_its_number_and_the_parts_before_it_stay(
+def test_a_row_that_cannot_be_reranked_is_named_by_its_number_before_anything_is_begun(
     row: dict[str, Any], says: str, tmp_path: Path, without_ray: None
 ) -> None:
     source = written(tmp_path, "rows.jsonl", [*ROWS[:5], row])
-    with pytest.raises(JobFailedError, match=says) as raised:
+    with pytest.raises(SourceError, match=says) as raised:
         rerank_file(source, tmp_path / "out", compressor, rows_per_part=2)
+    assert str(raised.value).startswith(f"{source}: row 6: ")
     assert "CANARY" not in str(raised.value)
-    assert len(list((tmp_path / "out").glob("part-*.jsonl"))) == 2
+    written(tmp_path, "rows.jsonl", ROWS[:5])
+    result = rerank_file(source, tmp_path / "out", compressor, rows_per_part=2)
+    assert len(result.read_bytes().splitlines()) == 5
+
+
+def test_a_model_that_cannot_be_had_is_told_in_the_words_of_who_looked_for_it(
+    tmp_path: Path, without_ray: None
+) -> None:
+    def nowhere() -> BGERerankerCompressor:
+        return BGERerankerCompressor(model_name=str(tmp_path / "nowhere"))
+
+    with pytest.raises(ModelNotFoundError) as expected:
+        nowhere().warmup()
+    with pytest.raises(JobFailedError) as raised:
+        rerank_file(written(tmp_path, "rows.jsonl", ROWS), tmp_path / "out", nowhere)
+    assert str(raised.value) == str(expected.value)
 
 
 def test_what_fails_in_the_model_is_named_by_its_kind_and_says_nothing_of_the_text(tmp_path: Path) -> None:
@@ -464,8 +482,8 @@ def test_mistakes_about_ray_are_named(served: Serve, tmp_path: Path, monkeypatch
     bad.write_bytes(b"no gzip")
     assert f"{bad}: is no gzip file" in refused("rerank", "--input", str(bad), "--out", str(tmp_path / "out"))
     source = str(written(tmp_path, "rows.jsonl"))
+    monkeypatch.setattr(ray_serve, "connect", no_cluster)  # a file that is not there is told before Ray is started
     assert "there is no such file" in refused("rerank", "--input", source + "l", "--out", str(tmp_path / "out"))
-    monkeypatch.setattr(ray_serve, "connect", no_cluster)
     for command in (("serve",), ("rerank", "--input", source, "--out", str(tmp_path / "out"))):
         assert refused(*command, "--address", "10.0.0.1:1") == "--address 10.0.0.1:1: there is no cluster"
 
@@ -491,7 +509,7 @@ def test_the_rerank_command_writes_what_the_compressor_gives_and_refuses_a_folde
     ("command", "says"),
     [
         (("serve", "--ray"), "serve --ray needs: pip install 'langchain-bge-medical[ray]'"),
-        (("rerank", "--input", "x", "--out", "y"), "this needs: pip install 'langchain-bge-medical[ray]'"),
+        (("rerank", "--input", __file__, "--out", "y"), "this needs: pip install 'langchain-bge-medical[ray]'"),
     ],
 )
 def test_without_ray_the_command_says_what_to_install(

@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from pydantic import SecretStr
 
@@ -154,6 +156,30 @@ def test_the_compressor_ranks_by_our_own_service_as_by_the_same_model_beside_it(
     cut = [[d.metadata.get("rerank_truncated") for d in found] for found in (here, there)]
     assert cut[0] == cut[1]
     assert ["document"] in cut[1]
+
+
+class SaysIts(BaseCrossEncoder):
+    """No logits; the score of a text is the number that it ends with."""
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        return [float(document.split()[-1]) for _, document in text_pairs]
+
+
+def test_scores_that_our_own_service_hands_on_from_one_that_gives_no_logits_arrive_as_they_were() -> None:
+    pytest.importorskip("fastapi", reason="needs the extra `serve`")
+    from tests.serving_kit import make_app, running
+
+    scores = [0.95, 0.6, 0.05, 1.0, 0.0]
+    texts = [f"{score}" for score in scores]
+    with running(make_app(SaysIts())) as url:
+        for dialect in ("score", "tei", "cohere"):
+            with remote(url, dialect=dialect) as encoder:
+                assert encoder.score([("q", text) for text in texts]) == pytest.approx(scores, abs=1e-6)
+        body = {"query": "q", "documents": texts, "raw_scores": True}
+        infinity = httpx.post(f"{url}/rerank", json=body).json()["results"]
+    ranked = [(result["index"], sigmoid(result["relevance_score"])) for result in infinity]
+    assert [index for index, _ in ranked] == [3, 0, 1, 2, 4]
+    assert [score for _, score in ranked] == pytest.approx([1.0, 0.95, 0.6, 0.05, 0.0], abs=1e-6)
 
 
 def test_a_model_that_does_not_know_a_text_is_fused_with_recall_through_the_service_too(tiny_reranker: Path) -> None:

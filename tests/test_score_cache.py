@@ -245,6 +245,48 @@ def test_a_file_that_fails_costs_time_and_not_the_answer(
     assert cache.hits == len(PAIRS)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "CAST(substr(value, 1, 7) || x'C0' || substr(value, 9) AS BLOB)",
+        "CAST(substr(value, 1, 19) AS BLOB)",
+        "x''",
+        "'text'",
+        "(SELECT value FROM logits AS other WHERE other.key <> logits.key)",
+    ],
+)
+def test_a_damaged_entry_is_never_a_score_but_is_told_of_and_scored_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ScoreCache(tmp_path / "scores.db")
+    a, b = keys(cache, "a", "b")
+    cache.set_many({a: CachedLogit(1.83, 1), b: CachedLogit(-2.5)})
+    with sqlite3.connect(tmp_path / "scores.db") as connection:
+        connection.execute(f"UPDATE logits SET value = {damage} WHERE key = ?", (a,))
+    connection.close()
+    again = ScoreCache(tmp_path / "scores.db")
+    assert again.get_many([a, b]) == {b: CachedLogit(-2.5)}
+    assert "1 damaged entries are not used" in caplog.text
+    again.set_many({a: CachedLogit(1.83, 1)})
+    assert ScoreCache(tmp_path / "scores.db").get_many([a]) == {a: CachedLogit(1.83, 1)}
+
+
+def test_a_child_of_a_fork_that_finds_the_file_damaged_goes_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ScoreCache(tmp_path / "scores.db", max_entries=1)
+    a, b = keys(cache, "a", "b")
+    cache.set_many({a: CachedLogit(1.0), b: CachedLogit(2.0)})
+    for file in list(tmp_path.iterdir()):
+        file.unlink()
+    (tmp_path / "scores.db").write_text("x" * 5_000)
+    cache._file._pid -= 1  # type: ignore[union-attr]  # as in a child
+    cache.set_many({b: CachedLogit(3.0)})
+    assert cache.get_many([a, b]) == {b: CachedLogit(3.0)}
+    assert "could not be read" in caplog.text
+    assert "is no SQLite file" in caplog.text
+
+
 def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, and long enough to be told from an empty one " * 20)
     with pytest.raises(ValueError, match=r"notes\.txt: is no SQLite file"):

@@ -594,6 +594,11 @@ def test_without_one_of_the_keys_nobody_is_let_in_and_the_probes_stay_open() -> 
             assert refused.headers["www-authenticate"] == "Bearer"
         assert remote.post("/rerank", body, headers={"Authorization": "Bearer first"}).status_code == 200
         assert remote.post("/rerank", body, headers={"X-API-Key": "first"}).status_code == 200
+        for beside in ("Bearer None", "Bearer", "Basic first"):
+            both = {"Authorization": beside, "X-API-Key": "first"}
+            assert remote.post("/rerank", body, headers=both).status_code == 200
+        wrong = {"Authorization": "Bearer first", "X-API-Key": "wrong"}
+        assert remote.post("/rerank", body, headers=wrong).status_code == 200
         second = {"Authorization": "Bearer 第二".encode()}
         assert remote.post("/rerank", body, headers=second).status_code == 200
         assert remote.http.get("/metrics").status_code == remote.http.get("/info").status_code == 401
@@ -618,7 +623,7 @@ def test_pages_of_other_origins_may_not_call_unless_they_are_named(remote: Remot
         "Access-Control-Request-Headers": "authorization,content-type",
     }
     assert "access-control-allow-origin" not in remote.http.options("/rerank", headers=preflight).headers
-    with service(cors_origins=["https://clinic.example"], api_keys=["k"]) as named:
+    with service(cors_origins=["https://clinic.example/"], api_keys=["k"]) as named:
         allowed = named.http.options("/rerank", headers=preflight)
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://clinic.example"

@@ -18,6 +18,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_bge_medical.digests import file_sha256, text_digest
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
+from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.well_formed import well_formed
 
 if TYPE_CHECKING:
@@ -93,11 +94,22 @@ def rerank_file(
 
     Raises:
         JobMismatchError: If the folder belongs to another file or other settings.
-        SourceError: If the file is not what its name says, or a line no JSON object; names the place. Nothing is begun.
-        JobFailedError: If a row has no query or documents (names its number), or the model fails.
+        SourceError: If the file is not what its name says, a line no JSON object, or a row without query or documents;
+            names the place. Nothing is begun.
+        JobFailedError: If the model cannot be had or fails.
     """
     file, parts_in = Path(source), Path(folder)
-    starts = _begin(file, parts_in, f"rerank {settings}", rows_per_part)
+
+    def taken(row: dict[str, Any], number: int) -> tuple[str, list[str]]:
+        """Take query and documents out of a row."""
+        query, documents = row.pop("query", None), row.pop("documents", None)
+        if not isinstance(query, str) or not query.strip() or not isinstance(documents, list):
+            raise SourceError(f"{file}: row {number}: needs a query that is not blank and documents, a list of texts")
+        if not all(isinstance(text, str) for text in documents):
+            raise SourceError(f"{file}: row {number}: documents must be texts")
+        return query, documents
+
+    starts = _begin(file, parts_in, f"rerank {settings}", rows_per_part, taken)
     missing = [part for part in range(len(starts)) if not _part(parts_in, part).exists()]
     told = _Told(len(starts), len(missing), on_progress)
 
@@ -120,12 +132,7 @@ def rerank_file(
             return len(lines)
 
         def _row(self, row: dict[str, Any], number: int) -> str:
-            query, documents = row.pop("query", None), row.pop("documents", None)
-            documents = None if documents is None else list(documents)
-            if not isinstance(query, str) or not query.strip() or not isinstance(documents, list):
-                raise _BadRowError(f"row {number}: needs a query that is not blank and documents, a list of texts")
-            if not all(isinstance(text, str) for text in documents):
-                raise _BadRowError(f"row {number}: documents must be texts")
+            query, documents = taken(row, number)
             results = self._compressor.rerank(query, documents)
             line = json.dumps({"query": query, **row, "results": results}, ensure_ascii=False, default=_plain)
             # A half of an emoji, which JSON can hold and no file of text, becomes U+FFFD, as the model has read it.
@@ -169,7 +176,7 @@ def embed_documents(
 
     Raises:
         JobMismatchError: As for `rerank_file`.
-        JobFailedError: If the model fails.
+        JobFailedError: As for `rerank_file`.
         ValueError: If there are no documents.
     """
     parts_in = Path(folder)
@@ -246,10 +253,6 @@ class EmbeddedDocuments(Embeddings):
         return self._model.embed_query(text)
 
 
-class _BadRowError(ValueError):
-    """A row that cannot be reranked, in words that hold nothing of it."""
-
-
 def _done(batch: dict[str, np.ndarray[Any, Any]], make: Callable[[int], int]) -> dict[str, Any]:
     """Make parts, and return the number of rows in each, or what went wrong."""
     done: dict[str, list[Any]] = {"rows": [], "problem": []}
@@ -257,7 +260,7 @@ def _done(batch: dict[str, np.ndarray[Any, Any]], make: Callable[[int], int]) ->
         rows, problem = 0, ""
         try:
             rows = make(part)
-        except _BadRowError as error:
+        except (ModelNotFoundError, SourceError) as error:  # their words hold no text
             problem = str(error)
         except Exception as error:
             problem = f"part {part}: {type(error).__name__}"
@@ -302,14 +305,25 @@ def _mapped(parts: Sequence[int], worker: type, *, actors: int, cpus: int, gpus:
         yield int(row["rows"])
 
 
-def _begin(source: Path, folder: Path, settings: str, rows_per_part: int) -> list[int]:
-    """Return where each part starts in the file, after looking that the folder is this job's."""
+def _begin(
+    source: Path,
+    folder: Path,
+    settings: str,
+    rows_per_part: int,
+    check: Callable[[dict[str, Any], int], object] | None = None,
+) -> list[int]:
+    """Return where each part starts in the file, after looking that the folder is this job's, and each row sound."""
     job = json.dumps({"source": file_sha256(source), "settings": settings, "rows_per_part": rows_per_part})
     manifest = folder / _MANIFEST
     begun = manifest.exists()
     if begun and manifest.read_text("utf-8", errors="replace").strip() != job:
         raise JobMismatchError(f"{folder}: was begun with another file or other settings; take another folder")
-    starts = [start for i, (start, _) in enumerate(_placed(source)) if i % rows_per_part == 0]
+    starts = []
+    for i, (start, row) in enumerate(_placed(source)):
+        if check is not None:
+            check(row, i + 1)
+        if i % rows_per_part == 0:
+            starts.append(start)
     if not begun:  # only now that the file could be read: one that is repaired is another file
         folder.mkdir(parents=True, exist_ok=True)
         _write(manifest, [job])

@@ -26,12 +26,16 @@ def reranked(candidates: Find, compressor: BaseDocumentCompressor) -> Find:
 def by_logit(found: Find) -> Find:
     """Return the documents in the order of the model's logits alone, without what was added or fused to them.
 
-    Documents without a logit (blank ones) are left out; equal logits keep the order of recall.
+    Documents without a logit (blank ones) are left out; equal logits keep the order of recall. Where no document has
+    a logit, the model gives none, and the order is that of its scores.
     """
 
     def in_order(query: str) -> list[Document]:
-        scored = [document for document in found(query) if document.metadata.get("relevance_logit") is not None]
-        scored.sort(key=lambda document: (-document.metadata["relevance_logit"], document.metadata["recall_rank"]))
+        documents = found(query)
+        has_logits = any(document.metadata.get("relevance_logit") is not None for document in documents)
+        key = "relevance_logit" if has_logits else "relevance_score"
+        scored = [document for document in documents if document.metadata.get(key) is not None]
+        scored.sort(key=lambda document: (-document.metadata[key], document.metadata["recall_rank"]))
         return scored
 
     return in_order

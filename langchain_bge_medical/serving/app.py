@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from langchain_bge_medical.serving import schemas
 from langchain_bge_medical.serving.edge import Edge, Keys, refusal
 from langchain_bge_medical.serving.medical import MedicalSearch, messages, notice
-from langchain_bge_medical.serving.scheduler import Admission, PairScore, ScoringEngine
+from langchain_bge_medical.serving.scheduler import Admission, PairScore, ScoringEngine, as_logits
 from langchain_bge_medical.serving.schemas import Limits, Problem, check_history, check_sizes
 from langchain_bge_medical.serving.service import Model, Service, as_problem
 from langchain_bge_medical.serving.telemetry import Call, Telemetry
@@ -107,7 +107,7 @@ def create_app(
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(cors_origins),
+            allow_origins=[origin.rstrip("/") for origin in cors_origins],  # as browsers send it
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
             expose_headers=["Retry-After", "Retry-After-Ms", "X-Request-Id"],
@@ -184,11 +184,11 @@ class _Routes:
         body = schemas.parse_score(await request.body())
         queries = body.queries * len(body.documents) if len(body.queries) == 1 else body.queries
         scores = await self._scores(request, "score", queries, body.documents)
-        logits = body.use_activation is False
+        shown = _shown(scores, raw=body.use_activation is False)
         knows = getattr(self._service.engine.loaded_encoder, "knows", None)
         data: list[dict[str, Any]] = []
         for i, score in enumerate(scores):
-            row = {"index": i, "object": "score", "score": score.order if logits else score.score}
+            row = {"index": i, "object": "score", "score": shown[i]}
             # For this package's RemoteCrossEncoder: what a compressor beside the model would have been told.
             if score.truncated:
                 row["truncated"] = list(score.truncated)
@@ -228,9 +228,10 @@ class _Routes:
     async def _rerank_infinity(self, request: Request, body: schemas.InfinityRerank) -> Response:
         texts = body.documents
         scores = await self._scores(request, "infinity", [body.query] * len(texts), texts)
+        shown = _shown(scores, raw=body.raw_scores)
         results: list[dict[str, Any]] = []
         for i in _best_first(scores)[: body.top_n]:
-            result = {"index": i, "relevance_score": scores[i].order if body.raw_scores else scores[i].score}
+            result = {"index": i, "relevance_score": shown[i]}
             results.append({**result, "document": texts[i]} if body.return_documents else result)
         frame = self._frame(request, "infinity-", "rerank")
         return _json({**frame, "results": results, "usage": _usage(request)})
@@ -240,9 +241,10 @@ class _Routes:
         cut = [i for i, score in enumerate(scores) if score.truncated]
         if cut and body.truncate is False:
             raise Problem(422, "too_long", f"texts.{cut[0]}: the pair is longer than {self._service.max_length}")
+        shown = _shown(scores, raw=body.raw_scores)
         ranks: list[dict[str, Any]] = []
         for i in _best_first(scores):
-            rank = {"index": i, "score": scores[i].order if body.raw_scores else scores[i].score}
+            rank = {"index": i, "score": shown[i]}
             ranks.append({**rank, "text": body.texts[i]} if body.return_text else rank)
         call: Call = request.state.call
         stages = {"queue": "queue", "tokenization": "tokenize", "inference": "rerank"}
@@ -536,6 +538,11 @@ async def _as_problem(request: Request, error: Exception) -> Response:
 def _best_first(scores: Sequence[PairScore]) -> list[int]:
     """Return places best first; ties keep their order."""
     return sorted(range(len(scores)), key=lambda i: -scores[i].order)
+
+
+def _shown(scores: Sequence[PairScore], *, raw: bool) -> list[float]:
+    """Return the numbers that a client is given; who asks for raw ones takes their sigmoid itself."""
+    return as_logits(scores) if raw else [score.score for score in scores]
 
 
 def _usage(request: Request) -> dict[str, int]:

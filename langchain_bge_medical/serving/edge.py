@@ -66,12 +66,16 @@ class Keys:
         who = address.encode()
         if self._digests:
             scheme, _, token = authorization.partition(" ")
-            given = token.strip() if scheme.lower() == "bearer" else api_key
-            digest = hashlib.sha256(given.encode("latin-1")).digest()  # the bytes that were sent
+            # Either opens: some clients send `Bearer None` beside the header that they were given the key for.
+            given = [*([token.strip()] if scheme.lower() == "bearer" else []), api_key]
+            digests = [hashlib.sha256(key.encode("latin-1")).digest() for key in given]  # the bytes that were sent
             # All are compared, in constant time, so that the time tells nothing about any of them.
-            if not any([hmac.compare_digest(digest, known) for known in self._digests]):
+            right = [
+                digest for digest in digests if any([hmac.compare_digest(digest, known) for known in self._digests])
+            ]
+            if not right:
                 raise Problem(401, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY")
-            who = digest
+            who = right[0]
         if self._per_second is not None:
             self._take(who, self._per_second)
 

@@ -38,6 +38,8 @@ _IDLE_S = 60.0
 _RATE_HALF_LIFE_S = 5.0
 # Failures in a row, of the model itself or of the thread, after which the engine gives itself up.
 _MAX_STRIKES = 3
+# Keeps the log-odds of a score of 0 or 1 finite, at 20.7, without making it tie with its neighbours.
+_ODDS_FLOOR = 1e-9
 
 
 class EngineError(Exception):
@@ -821,6 +823,25 @@ def score_pairs(encoder: BaseCrossEncoder, pairs: Sequence[Pair]) -> list[PairSc
     if not all(math.isfinite(score.order) for score in scores):
         raise ValueError(f"{type(encoder).__name__} returned a score that is not a finite number")
     return scores
+
+
+def as_logits(scores: Sequence[PairScore]) -> list[float]:
+    """Return the scores of one ranking on the scale of logits, without changing who stands above whom.
+
+    Args:
+        scores: As `score_pairs` returns them.
+
+    Returns:
+        The logits; where there are none, the log-odds of the scores. If one of those lies outside [0, 1] they are no
+        sigmoids, and are returned as they are.
+    """
+    plain = [score.score for score in scores if score.logit is None]
+    squashed = all(0 <= score <= 1 for score in plain)
+    return [_log_odds(score.score) if score.logit is None and squashed else score.order for score in scores]
+
+
+def _log_odds(score: float) -> float:
+    return math.log((score + _ODDS_FLOOR) / (1 - score + _ODDS_FLOOR))
 
 
 def _cut(pair: Any) -> tuple[str, ...]:
