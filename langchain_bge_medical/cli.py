@@ -251,7 +251,7 @@ def ask(
         "timings_ms": {**watch.milliseconds, "total": round(total, 1)},
     }
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201 - rich would wrap it
+        _print_json(report)
         return
     _show_model(parts.model, lang)
     # Red flags stand before everything that was ranked.
@@ -338,9 +338,10 @@ def index_command(
     model = BGEEmbeddings(embeddings, device=device)
     _, documents = _store(kb or bundled_knowledge_base(), index, store, model)
     if as_json:
-        print(json.dumps({"index": str(index or store), "records": len(documents)}, ensure_ascii=False))  # noqa: T201
+        _print_json({"index": str(index or store), "records": len(documents)})
         return
-    out.print(str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store), soft_wrap=True)
+    said = str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store)
+    out.print(escape(said), soft_wrap=True)
 
 
 def _check(loader: MedicalKBLoader, as_json: bool, embeddings: str | None) -> None:
@@ -359,7 +360,7 @@ def _check(loader: MedicalKBLoader, as_json: bool, embeddings: str | None) -> No
     )
     summary = report.as_json()
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False))  # noqa: T201
+        _print_json(summary)
     else:
         for problem in report.problems:
             where = " ".join(filter(None, (problem.place, problem.disease, problem.field)))
@@ -689,7 +690,10 @@ def rerank_command(
             )
     except (ray_data.JobFailedError, ray_data.JobMismatchError, ray_data.SourceError) as error:
         raise UserError(str(error)) from None
-    out.print(json.dumps({"path": str(result)}) if as_json else str(result), soft_wrap=True, highlight=False)
+    if as_json:
+        _print_json({"path": str(result)})
+        return
+    out.print(escape(str(result)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -785,11 +789,11 @@ def evaluate(
             errors="xmlcharrefreplace",  # halves of an emoji
         )
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        _print_json(report)
         return
     _show_evaluation(report)
     for line in guard_lines(guard, lang.value):
-        out.print(line, soft_wrap=True, highlight=False)
+        out.print(escape(line), soft_wrap=True, highlight=False)
 
 
 @app.command("finetune")
@@ -856,11 +860,11 @@ def finetune_command(
     materials = Materials(records, stored_documents(store), store, model, default_lexicon(), own, kept_out)
     report = finetune(reranker, materials, save_to, settings, _counted)
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        _print_json(report)
         return
     for line in verdict_lines(report, lang.value):
-        out.print(line, soft_wrap=True, highlight=False)
-    out.print(str(_TEXTS[lang.value]["tuned"]).format(path=save_to), soft_wrap=True, highlight=False)
+        out.print(escape(line), soft_wrap=True, highlight=False)
+    out.print(escape(str(_TEXTS[lang.value]["tuned"]).format(path=save_to)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -934,14 +938,14 @@ def calibrate(
     figures = calibration.figures
     if as_json:
         shown = {"path": str(path), "method": method.value, "threshold": calibration.threshold, **figures}
-        print(json.dumps(shown, ensure_ascii=False))  # noqa: T201
+        _print_json(shown)
         return
     texts = _TEXTS[lang.value]
     off_topic = figures["refused_off_topic"]
     shown = {"threshold": calibration.threshold, "path": path, **figures}
     shown["off"] = texts["no_off_topic"] if off_topic is None else f"{off_topic:.1%}"
     for line in texts["calibrated"]:
-        out.print(line.format(**shown), soft_wrap=True, highlight=False)
+        out.print(escape(line.format(**shown)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -995,7 +999,7 @@ def benchmark(
     if vectors is not None:
         report = _benchmark_index(vectors)
         if as_json:
-            print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+            _print_json(report)
         else:
             out.print("\n".join(f"{name}: {value}" for name, value in report.items()), highlight=False)
         return
@@ -1035,7 +1039,7 @@ def benchmark(
     if plot is not None:
         speed.plot(report, plot)
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        _print_json(report)
         return
     _show_benchmark(report)
 
@@ -1297,13 +1301,13 @@ def _show_evaluation(report: dict[str, Any]) -> None:
     table = Table("stage", *columns, "pairwise", title=f"n = {report['n']}")
     for stage, row in stages.items():
         cells = [*row.values(), report["pairwise"][stage]]
-        table.add_row(stage, *("-" if value is None else f"{value:.3f}" for value in cells))
+        table.add_row(escape(stage), *("-" if value is None else f"{value:.3f}" for value in cells))
     out.print(table)
     for name in ("abstention", "triage"):
         shown = ", ".join(f"{key} {value}" for key, value in report[name].items() if value is not None)
         out.print(f"{name}: {shown}")
     if report["missing_from_kb"]:
-        out.print(f"missing from the knowledge base: {', '.join(report['missing_from_kb'])}")
+        out.print(f"missing from the knowledge base: {escape(', '.join(report['missing_from_kb']))}")
 
 
 def _benchmark_index(vectors: int) -> dict[str, Any]:
@@ -1335,7 +1339,7 @@ def _show_benchmark(report: dict[str, Any]) -> None:
     if where == "cpu":
         where = f"{report['threads']} threads of {report['processor']}"
     out.print(
-        f"{report['model']}: {report['pairs']} pairs, {report['tokens']:,} tokens, {report['gflop']:,} GFLOP; "
+        f"{escape(report['model'])}: {report['pairs']} pairs, {report['tokens']:,} tokens, {report['gflop']:,} GFLOP; "
         f"{where}; the machine's own products: "
         f"{rates['bfloat16']:,} GFLOP/s in bfloat16, {rates['float32']:,} in float32",
         soft_wrap=True,
@@ -1352,7 +1356,7 @@ def _show_benchmark(report: dict[str, Any]) -> None:
         table.add_row(*(escape(str(cell)) for cell in cells))
     out.print(table)
     for name, why in report["skipped"].items():
-        out.print(f"{name}: {why}", soft_wrap=True, highlight=False)
+        out.print(escape(f"{name}: {why}"), soft_wrap=True, highlight=False)
 
 
 def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
@@ -1434,6 +1438,10 @@ def _counted(items: Iterable[T], what: str) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, ensure_ascii=False))  # noqa: T201 - rich would wrap it, and take "[x]" for its markup
 
 
 def _quiet_transformers() -> None:
