@@ -354,7 +354,8 @@ def index_command(
     if as_json:
         _print_json({"index": str(index or store), "records": len(documents)})
         return
-    out.print(str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store), soft_wrap=True)
+    said = str(_TEXTS[lang.value]["indexed"]).format(count=len(documents), path=index or store)
+    out.print(escape(said), soft_wrap=True)
 
 
 def _check(loader: MedicalKBLoader, as_json: bool, embeddings: str | None) -> None:
@@ -704,7 +705,10 @@ def rerank_command(
             )
     except (ray_data.JobFailedError, ray_data.JobMismatchError, ray_data.SourceError) as error:
         raise UserError(str(error)) from None
-    out.print(json.dumps({"path": str(result)}) if as_json else str(result), soft_wrap=True, highlight=False)
+    if as_json:
+        _print_json({"path": str(result)})
+        return
+    out.print(escape(str(result)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -803,7 +807,7 @@ def evaluate(
         return
     _show_evaluation(report)
     for line in guard_lines(guard, lang.value):
-        out.print(line, soft_wrap=True, highlight=False)
+        out.print(escape(line), soft_wrap=True, highlight=False)
 
 
 @app.command("finetune")
@@ -873,8 +877,8 @@ def finetune_command(
         _print_json(report)
         return
     for line in verdict_lines(report, lang.value):
-        out.print(line, soft_wrap=True, highlight=False)
-    out.print(str(_TEXTS[lang.value]["tuned"]).format(path=save_to), soft_wrap=True, highlight=False)
+        out.print(escape(line), soft_wrap=True, highlight=False)
+    out.print(escape(str(_TEXTS[lang.value]["tuned"]).format(path=save_to)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -958,7 +962,7 @@ def calibrate(
     shown = {"threshold": calibration.threshold, "path": path, **figures}
     shown["off"] = texts["no_off_topic"] if off_topic is None else f"{off_topic:.1%}"
     for line in texts["calibrated"]:
-        out.print(line.format(**shown), soft_wrap=True, highlight=False)
+        out.print(escape(line.format(**shown)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -1310,13 +1314,13 @@ def _show_evaluation(report: dict[str, Any]) -> None:
     table = Table("stage", *columns, "pairwise", title=f"n = {report['n']}")
     for stage, row in stages.items():
         cells = [*row.values(), report["pairwise"][stage]]
-        table.add_row(stage, *("-" if value is None else f"{value:.3f}" for value in cells))
+        table.add_row(escape(stage), *("-" if value is None else f"{value:.3f}" for value in cells))
     out.print(table)
     for name in ("abstention", "triage"):
         shown = ", ".join(f"{key} {value}" for key, value in report[name].items() if value is not None)
         out.print(f"{name}: {shown}")
     if report["missing_from_kb"]:
-        out.print(f"missing from the knowledge base: {', '.join(report['missing_from_kb'])}")
+        out.print(f"missing from the knowledge base: {escape(', '.join(report['missing_from_kb']))}")
 
 
 def _benchmark_index(vectors: int) -> dict[str, Any]:
@@ -1348,7 +1352,7 @@ def _show_benchmark(report: dict[str, Any]) -> None:
     if where == "cpu":
         where = f"{report['threads']} threads of {report['processor']}"
     out.print(
-        f"{report['model']}: {report['pairs']} pairs, {report['tokens']:,} tokens, {report['gflop']:,} GFLOP; "
+        f"{escape(report['model'])}: {report['pairs']} pairs, {report['tokens']:,} tokens, {report['gflop']:,} GFLOP; "
         f"{where}; the machine's own products: "
         f"{rates['bfloat16']:,} GFLOP/s in bfloat16, {rates['float32']:,} in float32",
         soft_wrap=True,
@@ -1365,7 +1369,7 @@ def _show_benchmark(report: dict[str, Any]) -> None:
         table.add_row(*(escape(str(cell)) for cell in cells))
     out.print(table)
     for name, why in report["skipped"].items():
-        out.print(f"{name}: {why}", soft_wrap=True, highlight=False)
+        out.print(escape(f"{name}: {why}"), soft_wrap=True, highlight=False)
 
 
 def _chat_model(spec: str | None, base_url: str | None) -> BaseChatModel | None:
@@ -1470,6 +1474,10 @@ def _counted(items: Iterable[T], what: str) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, ensure_ascii=False))  # noqa: T201 - rich would wrap it, and take "[x]" for its markup
 
 
 def _quiet_transformers() -> None:

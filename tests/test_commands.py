@@ -53,7 +53,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_index_is_reported_as_json_and_in_words_and_a_problem_by_its_place(
     run: Run, kb: Path, tmp_path: Path
 ) -> None:
-    index = tmp_path / "one"
+    index = tmp_path / "a[b]" / "kb[red]x"
     assert json.loads(run("index", "--kb", kb, "--index", index, "--json").stdout) == {
         "index": str(index), "records": 6
     }  # fmt: skip

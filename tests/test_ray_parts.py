@@ -491,10 +491,12 @@ def test_mistakes_about_ray_are_named(served: Serve, tmp_path: Path, monkeypatch
 def test_the_rerank_command_writes_what_the_compressor_gives_and_refuses_a_folder_of_another_model(
     served: Serve, without_ray: None, tmp_path: Path, tiny_reranker_of_512: Path
 ) -> None:
-    source, folder = written(tmp_path, "rows.jsonl"), tmp_path / "out"
+    source, folder = written(tmp_path, "rows.jsonl"), tmp_path / "out[x]"
     command = ["rerank", "--input", str(source), "--out", str(folder), "--dtype", "float32", "--top-n", "2"]
     done = CliRunner().invoke(cli.app, [*command, "--reranker", str(tiny_reranker_of_512), "--json"])
     assert json.loads(done.stdout) == {"path": str(folder / "results.jsonl")}
+    done = CliRunner().invoke(cli.app, [*command, "--reranker", str(tiny_reranker_of_512)])
+    assert done.stdout == f"{folder / 'results.jsonl'}\n"
     here = BGERerankerCompressor(model_name=str(tiny_reranker_of_512), dtype="float32", top_n=2)
     for row, line in zip(ROWS, (folder / "results.jsonl").read_bytes().splitlines(), strict=True):
         results = json.loads(line)["results"]
