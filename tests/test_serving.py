@@ -554,6 +554,12 @@ def test_what_is_too_large_is_refused_before_any_work(body: Any, code: str) -> N
         assert remote.post("/rerank", {"query": "咳", "documents": ["咳"]}).status_code == 200
 
 
+def test_a_query_longer_than_the_chain_takes_is_refused_even_where_the_limit_is_higher() -> None:
+    with service(limits=Limits(query_chars=20_000)) as remote:
+        refused = remote.post("/ask", {"query": "咳" * 10_000})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (413, "query_too_long")
+
+
 def test_a_long_history_is_refused_as_a_whole_before_it_is_read() -> None:
     turn = {"role": "assistant", "content": "One more question: Do you have this: "}
     with service(limits=Limits(history_chars=len(turn["content"]) * 3)) as remote:

@@ -17,7 +17,6 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
-from langchain_bge_medical.chains import QueryTooLongError
 from langchain_bge_medical.model_files import ModelNotFoundError
 from langchain_bge_medical.remote_cross_encoders import RemoteRerankerError
 from langchain_bge_medical.serving.app import Model, create_app
@@ -36,7 +35,6 @@ from tests.serving_kit import PROBE, SharedCharacters, make_medical
         (NotReady("broken"), 503, "service_broken", 2),
         (DeadlineExceeded("too late"), 504, "deadline_exceeded", None),
         (MemoryError(), 503, "out_of_memory", 5),
-        (QueryTooLongError("the query has 9,000 characters"), 413, "query_too_long", None),
         (RuntimeError("CUDA error: out of memory"), 503, "out_of_memory", 5),
         (RemoteRerankerError("http://gpu1: status 502"), 503, "reranker_unavailable", 5),
     ],

@@ -21,7 +21,7 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, PrivateAttr
 
 from langchain_bge_medical.answer_guard import names_of
-from langchain_bge_medical.chains import NOTICE, build_answer_chain
+from langchain_bge_medical.chains import NOTICE, QueryTooLongError, build_answer_chain
 from langchain_bge_medical.clinical.assessment import annotated
 from langchain_bge_medical.clinical.coverage import AffirmedWords
 from langchain_bge_medical.clinical.demographics import mismatch, patient_of
@@ -32,7 +32,7 @@ from langchain_bge_medical.confidence import Calibration
 from langchain_bge_medical.document_compressors import BGERerankerCompressor
 from langchain_bge_medical.knowledge_base import listed
 from langchain_bge_medical.serving.scheduler import Admission, DeadlineExceeded, ScoringEngine, estimate_tokens
-from langchain_bge_medical.serving.schemas import Ask, Lang
+from langchain_bge_medical.serving.schemas import Ask, Lang, Problem
 
 
 @dataclass
@@ -158,6 +158,7 @@ class MedicalSearch:
 
         Raises:
             DeadlineExceeded: If nothing was found in time.
+            Problem: 413 if the query is longer than the chain takes.
             Exception: What the engine raises.
         """
         search = _Search(search=self, admission=admission, top_n=top_n, deadline_s=deadline_s)
@@ -172,11 +173,14 @@ class MedicalSearch:
         )
         chunks = chain.astream({"query": query, "history": list(history)})
         async with contextlib.aclosing(chunks):  # type: ignore[type-var]  # it is an async generator
-            async for chunk in chunks:
-                if "documents" in chunk:
-                    yield await asyncio.to_thread(self._as_data, query, chunk, search, lang)
-                elif "triage" in chunk or chunk.get("answer"):
-                    yield dict(chunk)
+            try:
+                async for chunk in chunks:
+                    if "documents" in chunk:
+                        yield await asyncio.to_thread(self._as_data, query, chunk, search, lang)
+                    elif "triage" in chunk or chunk.get("answer"):
+                        yield dict(chunk)
+            except QueryTooLongError as error:  # where the service's limits let through more than the chain takes
+                raise Problem(413, "query_too_long", str(error)) from None
 
     def _as_data(self, query: str, chunk: dict[str, Any], search: _Search, lang: Lang) -> dict[str, Any]:
         """Return what was found as plain data; pure Python over the texts, to be run on a thread."""

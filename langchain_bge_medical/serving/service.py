@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from langchain_bge_medical.chains import QueryTooLongError
 from langchain_bge_medical.serving.medical import MedicalSearch
 from langchain_bge_medical.serving.scheduler import (
     Admission,
@@ -204,7 +203,7 @@ class Service:
 
 
 def as_problem(error: Exception) -> Problem | None:
-    """Return what an error of the engine's or the chain's means to a client; `None` for any other error."""
+    """Return what an error of the engine's means to a client; `None` for any other error."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, Overloaded):
@@ -213,8 +212,6 @@ def as_problem(error: Exception) -> Problem | None:
         return Problem(503, f"service_{error.state}", f"the service is {error.state}", retry_after_s=2)
     if isinstance(error, DeadlineExceeded):
         return _too_late()
-    if isinstance(error, QueryTooLongError):  # where `Limits` lets through more than the chain takes
-        return Problem(413, "query_too_long", str(error))
     if is_out_of_memory(error):
         return Problem(503, "out_of_memory", "this request does not fit into memory", retry_after_s=5)
     if is_unreachable(error):
