@@ -1451,14 +1451,14 @@ def _check_file(option: str, path: Path | None) -> None:
         raise UserError(f"{option} is a file in a folder that is there, got {path}")
 
 
-def _print_json(data: Any) -> None:
+def _print_json(data: object) -> None:
     """Print one JSON document; where the terminal lacks a character, with JSON's own escapes."""
     text = json.dumps(data, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(data)
-    print(text)  # noqa: T201 - rich would wrap it
+    print(text)  # noqa: T201 - rich would wrap it, and take "[x]" for its markup
 
 
 def _counted(items: Iterable[T], what: str) -> Iterator[T]:
@@ -1474,10 +1474,6 @@ def _counted(items: Iterable[T], what: str) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(task)
-
-
-def _print_json(data: object) -> None:
-    print(json.dumps(data, ensure_ascii=False))  # noqa: T201 - rich would wrap it, and take "[x]" for its markup
 
 
 def _quiet_transformers() -> None:

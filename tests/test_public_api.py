@@ -140,7 +140,7 @@ MAY_IMPORT = {
     "serving.server": {"serving.service", "serving.telemetry"},
     # What is past one machine gets everything ready-made from the command line.
     "distributed.ray_serve": {"serving.scheduler"},
-    "distributed.ray_data": {"digests", "document_compressors", "well_formed"},
+    "distributed.ray_data": {"digests", "document_compressors", "model_files", "well_formed"},
     "evaluation.capacity": set(),
     "evaluation.metrics": set(),
     "evaluation.contenders": {"cross_encoders"},
