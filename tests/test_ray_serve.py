@@ -156,7 +156,8 @@ def test_scores_are_those_of_one_process_and_both_nodes_work(
     body = {"query": "发烧三天,咳嗽", "documents": ["踝关节扭伤", "普通感冒:鼻塞、流涕、发热"]}
     by_node: Counter[str] = Counter()
     with ThreadPoolExecutor(8) as pool, httpx.Client() as client:
-        for _ in range(20):  # the node that is asked keeps what it can answer at once, all but a tenth on a fast machine
+        # The node that is asked keeps what it can answer at once, all but a tenth on a fast machine.
+        for _ in range(20):
             answers = list(pool.map(lambda _: client.post(f"{nodes.url}/v2/rerank", json=body), range(80)))
             assert {answer.status_code for answer in answers} == {200}
             assert {answer.json()["results"][0]["index"] for answer in answers} == {1}
