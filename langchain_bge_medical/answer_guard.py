@@ -494,23 +494,23 @@ class AnswerGuard:
         """
         whole = self._after_tail(_bare(sentence))
         own = self._without_history(_bare(self._without_quotations(sentence)))
-        plain = self._after_tail(self._without_records(own))
+        besides_records = self._without_records(own)
+        plain = self._after_tail(besides_records)
         # Struck out, as the rest of a name that may be said can be one that may not: [Secretory otitis] media.
         self._tail = self.others.masked(plain)[-24:]
         if not own.strip():
             return None
-        named, left = self.others.named(own), self.others.masked(self._without_records(own))
+        named, left = self.others.named(own), self.others.masked(besides_records)
         if _AS_FACT.search(_HARMLESS.sub("…", _FACT_MARKS.sub("", self.others.masked(own)))):
             return _FACT
         if any(not numbers for _, _, numbers in named) or self.others(self._rejoined(plain)):
             return "names a disease that was not retrieved"
         whole = self._without_counts(_HARMLESS.sub("□", self._without_history(whole)))
         own_words = self._without_counts(_HARMLESS.sub("□", own))
-        for pattern, reason in _CHECKS:
-            if pattern is _CERTAIN:
-                whole, own_words = self._without_records(whole), self._without_records(own_words)
-            if _found(pattern, whole) or pattern.search(_joined(own_words)):
-                return reason
+        if reason := _broken(_CHECKS, whole, own_words):
+            return reason
+        if reason := _broken(_CHECKS_BESIDES_RECORDS, self._without_records(whole), self._without_records(own_words)):
+            return reason
         if any(shingle in self._secrets for shingle in _shingles(own)):
             return "speaks of its instructions"
         return self._unsupported(own, named, left)
@@ -665,11 +665,19 @@ _CHECKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_DOSE, "gives a dose"),
     (_DRUG, "names a drug"),
     (_PRESCRIBING, "prescribes"),
+)
+# Of what a record says itself, these take no heed.
+_CHECKS_BESIDES_RECORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_CERTAIN, _FACT),
     (_DISMISSING, "talks out of seeing a doctor"),
     (_CONTACT, "gives a contact, a link or code"),
     (_LEAK, "speaks of its instructions"),
 )
+
+
+def _broken(checks: Iterable[tuple[re.Pattern[str], str]], whole: str, own: str) -> str | None:
+    """Return the reason of the first check that finds something in a bare text, or in a sentence of it joined."""
+    return next((why for pattern, why in checks if _found(pattern, whole) or pattern.search(_joined(own))), None)
 
 
 def _history(query: str, others: OtherDiseases) -> re.Pattern[str] | None:

@@ -19,6 +19,7 @@ from langchain_bge_medical.model_files import (
     FAMILIES,
     ModelNotFoundError,
     check_names,
+    first_position,
     loading,
     model_folder,
     read_config,
@@ -43,18 +44,6 @@ _BATCH_TOKENS_CORE, _BATCH_TOKENS_GPU = 1_024, 32_768
 _USUAL_MAX_LENGTH = 512
 # Of a classification head: BERT's and most others', RoBERTa's, decoders'.
 _LAST_OF_HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
-# Whose positions are numbered from pad_token_id + 1, besides those with RoBERTa in the name.
-_POSITIONS_AFTER_PAD = (
-    "camembert",
-    "mpnet",
-    "longformer",
-    "data2vec-text",
-    "ibert",
-    "lilt",
-    "luke",
-    "markuplm",
-    "xmod",
-)
 # Pairs that are tokenised before a GPU gets them, at a time.
 _PAIRS_TOKENISED = 256
 # Batches that a model is given at a time, for each that it runs side by side.
@@ -647,8 +636,7 @@ def position_limit(config: Any) -> int:
     table = getattr(config, "max_position_embeddings", None)
     if table is None:
         return 1 << 30
-    after_pad = "roberta" in config.model_type or config.model_type in _POSITIONS_AFTER_PAD
-    return int(table) - (config.pad_token_id + 1 if after_pad else 0)
+    return int(table) - first_position(config)
 
 
 def _quantize(model: Any) -> None:

@@ -26,6 +26,18 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tikt
 _IN_A_LAYER = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
 _IN_A_LAYER += ["attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"]
 _LAYER = re.compile(r"(?:.*\.)?encoder\.layer\.(\d+)\..+")
+# Whose positions are numbered from pad_token_id + 1, besides those with RoBERTa in the name.
+_POSITIONS_AFTER_PAD = (
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "luke",
+    "markuplm",
+    "xmod",
+)
 
 
 class ModelFamily(NamedTuple):
@@ -129,6 +141,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _weights_and_biases(modules: Iterable[str]) -> list[str]:
     return [f"{name}.{what}" for name in modules for what in ("weight", "bias")]
+
+
+def first_position(config: Any) -> int:
+    """Return the number of the first token's position in the table of a model, by its transformers config."""
+    after_pad = "roberta" in config.model_type or config.model_type in _POSITIONS_AFTER_PAD
+    return int(config.pad_token_id) + 1 if after_pad else 0
 
 
 @contextmanager

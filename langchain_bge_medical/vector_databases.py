@@ -148,9 +148,9 @@ def build_database(
     target = _collection(location, database, collection, token)
     own = identity(embeddings)
     built_with = target.identity()
-    if built_with not in (None, own):
-        logger.warning("%s: was built with another embedding model; everything is embedded again", collection)
     is_new, replaces = built_with != own, built_with not in (None, own)
+    if replaces:
+        logger.warning("%s: was built with another embedding model; everything is embedded again", collection)
     if not is_new:
         embeddings = _fitting(embeddings, target, location, collection)
     known = {} if is_new else {row.id or "": row.metadata for row in target.rows()}

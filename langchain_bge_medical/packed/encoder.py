@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from langchain_bge_medical.model_files import FAMILIES
+from langchain_bge_medical.model_files import FAMILIES, first_position
 from langchain_bge_medical.packed.attention import Attention, attention_for
 from langchain_bge_medical.packed.linear import EpilogueLinear, Int8Linear, Linear, PlainLinear, PrepackedLinear
 from langchain_bge_medical.packed.weights import Weights
@@ -107,7 +107,7 @@ class PackedEncoder:
         self._heads = config.num_attention_heads
         self._eps = config.layer_norm_eps
         family = FAMILIES[config.model_type]
-        self._first_position = config.pad_token_id + 1 if family.prefix == "roberta" else 0
+        self._first_position = first_position(config)
 
         embeddings = f"{family.prefix}.embeddings"
         self._words = self._tensor(f"{embeddings}.word_embeddings.weight", dtype)

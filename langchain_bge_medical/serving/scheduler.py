@@ -663,9 +663,10 @@ class ScoringEngine:
 
     def _blame(self, items: Sequence[_Item], error: Exception) -> None:
         """Fail the items' requests, unless it is the model that is broken: then they are tried again, once, alone."""
-        if is_unreachable(error):  # says nothing that was sent
-            logger.error("%s", error)
-        if self._probe is None or is_out_of_memory(error) or is_unreachable(error) or self._check_model():
+        unreachable = is_unreachable(error)
+        if unreachable:
+            logger.error("%s", error)  # says nothing that was sent
+        if self._probe is None or is_out_of_memory(error) or unreachable or self._check_model():
             guilty = list(items)
         else:
             for item in items:
